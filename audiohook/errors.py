@@ -1,0 +1,110 @@
+"""Every error the package raises on purpose.
+
+The tree::
+
+    AudioHookError
+    ├── ConfigError                a setting is missing, unknown or wrong
+    ├── ProtocolError
+    │   ├── LocalProtocolError     we were about to break the protocol (a bug)
+    │   └── RemoteProtocolError    the peer broke it; carries the answer to send
+    ├── AuthenticationError        a request that must not become a session
+    ├── SpoolError                 the local disk did not do as asked
+    ├── UploadError                the store did not do as asked
+    │   └── KeyExistsError         the key is taken by something else
+    └── TranscriptError            the transcription service did not do as asked
+
+Foreign exceptions are translated at the border of the one module that talks to
+the outside world in question, always with ``raise … from``.
+"""
+
+from __future__ import annotations
+
+
+class AudioHookError(Exception):
+    """Root of all errors raised on purpose by this package."""
+
+
+class ConfigError(AudioHookError):
+    """A setting is missing, unknown or wrong; the text names it and the mend."""
+
+
+class ProtocolError(AudioHookError):
+    """Somebody broke the AudioHook protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own side asked for something that the protocol does not allow now."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol.
+
+    Attributes:
+        info: Text that may be sent to the peer in ``disconnect``; it never
+            holds personal data, since Genesys logs it.
+    """
+
+    def __init__(self, info: str) -> None:
+        super().__init__(info)
+        self.info = info
+
+
+class AuthenticationError(AudioHookError):
+    """A request that must not become a session.
+
+    Every such request gets the same answer, so the reason is for our own
+    metrics only and is drawn from a fixed set of words.
+
+    Attributes:
+        reason: A short, fixed word such as ``unknown_key`` or ``expired``.
+        http_status: Status of the refusal, 401 unless the request was malformed.
+    """
+
+    def __init__(self, reason: str, http_status: int = 401) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.http_status = http_status
+
+
+class SpoolError(AudioHookError):
+    """The local disk did not do as asked.
+
+    Attributes:
+        full: True if the disk (or quota) has no room left, which passes.
+    """
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
+
+
+class UploadError(AudioHookError):
+    """The store did not do as asked.
+
+    Attributes:
+        retryable: False if trying again cannot help before somebody mends it.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class KeyExistsError(UploadError):
+    """The key is taken by an object that is not the one we were storing."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} exists and holds something else", retryable=False)
+        self.key = key
+
+
+class TranscriptError(AudioHookError):
+    """The transcription service did not do as asked.
+
+    Attributes:
+        retryable: False if trying again cannot help before somebody mends it.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable

@@ -1,0 +1,1 @@
+"""From a socket to whole messages and audio: listener, stream, pump."""

@@ -1,0 +1,1 @@
+"""The AudioHook protocol, without I/O: nothing in here imports Trio."""

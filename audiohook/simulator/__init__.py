@@ -1,0 +1,1 @@
+"""A simulated Genesys client; never imported by the service."""

@@ -1,0 +1,1 @@
+"""Where finished objects go: a folder, or S3."""
