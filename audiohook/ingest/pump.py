@@ -1,0 +1,164 @@
+"""One task that reads every open call, and one that writes their audio to disk.
+
+While a session is open its socket is read at a fixed interval, not when it
+becomes readable: many frames are taken in one system call, and a call's task is
+woken only if something else than audio was there.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from audiohook._divert import Fleet
+from audiohook.errors import SpoolError
+
+if TYPE_CHECKING:
+    from audiohook._divert import Batch, Lane
+    from audiohook.ingest.stream import DivertedStream
+
+# Audio is handed to the disk at every other pass: half the system calls, and
+# still well within the second that a crash may cost.
+_PASSES_A_WRITE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PumpStatistics:
+    """How the pump does.
+
+    Attributes:
+        lanes: Calls that are read.
+        passes: Passes over all of them so far.
+        lag: Seconds by which the last pass came late.
+        worst_lag: The largest ``lag`` so far.
+        buffered_bytes: Audio that is not in its file yet.
+        failed_writes: Writes that the disk refused so far.
+    """
+
+    lanes: int
+    passes: int
+    lag: float
+    worst_lag: float
+    buffered_bytes: int
+    failed_writes: int
+
+
+class Pump:
+    """Reads all enlisted streams, and writes their audio.
+
+    Args:
+        interval: Seconds from pass to pass.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.fleet = Fleet()
+        self._interval = interval
+        self._streams: set[DivertedStream] = set()
+        self._polled: set[DivertedStream] = set()
+        self._some = trio.Event()
+        self._write_wanted = trio.Event()
+        self._written = trio.Event()
+        # One batch at a time: its own limiter, so that nobody's slow upload can
+        # keep audio from the disk.
+        self._limiter = trio.CapacityLimiter(1)
+        self._passes = 0
+        self._lag = 0.0
+        self._worst_lag = 0.0
+        self._failed_writes = 0
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_batches)
+            task_status.started()
+            await self._make_passes()
+
+    def add(self, stream: DivertedStream) -> None:
+        """Reads a stream from now on."""
+        self.fleet.add(stream.lane)
+        self._streams.add(stream)
+        if stream.transport.polled:
+            self._polled.add(stream)
+        self._some.set()
+
+    def remove(self, stream: DivertedStream) -> None:
+        """Stops reading a stream; audio that it has stays to be flushed."""
+        self._streams.discard(stream)
+        self._polled.discard(stream)
+
+    def release(self, lane: Lane) -> None:
+        """Lets go of a lane whose audio has been flushed or given up."""
+        self.fleet.remove(lane)
+        self.fleet.forget(lane)
+
+    async def flush(self, lane: Lane) -> None:
+        """Waits until all audio of a lane is in its file (not yet on the medium).
+
+        Raises:
+            SpoolError: The disk refused it. The audio is kept, and tried again
+                with the next batch.
+        """
+        while lane.unwritten_bytes:
+            written = self._written
+            self._write_wanted.set()
+            await written.wait()
+            if lane.write_error and lane.unwritten_bytes:
+                raise SpoolError(
+                    f"cannot write audio: {os.strerror(lane.write_error)}", full=True
+                )
+
+    def statistics(self) -> PumpStatistics:
+        """Returns how the pump does."""
+        return PumpStatistics(
+            lanes=len(self._streams),
+            passes=self._passes,
+            lag=self._lag,
+            worst_lag=self._worst_lag,
+            buffered_bytes=self.fleet.buffered_bytes,
+            failed_writes=self._failed_writes,
+        )
+
+    async def _make_passes(self) -> None:
+        due = trio.current_time()
+        while True:
+            if not self._streams:
+                # No call, no ticking.
+                self._some = trio.Event()
+                await self._some.wait()
+                due = trio.current_time() + self._interval
+                await trio.sleep_until(due)
+            self._lag = max(0.0, trio.current_time() - due)
+            self._worst_lag = max(self._worst_lag, self._lag)
+            self._pass()
+            due = max(due + self._interval, trio.current_time())
+            await trio.sleep_until(due)
+
+    def _pass(self) -> None:
+        for stream in self._polled:
+            stream.transport.read()
+        for lane in self.fleet.sweep():
+            stream = lane.owner  # type: ignore[assignment]
+            stream.wake()
+        self._passes += 1
+        if self._passes % _PASSES_A_WRITE == 0 and self.fleet.buffered_bytes:
+            self._write_wanted.set()
+
+    async def _write_batches(self) -> None:
+        while True:
+            await self._write_wanted.wait()
+            self._write_wanted = trio.Event()
+            await self._write(self.fleet.batch())
+            self._written.set()
+            self._written = trio.Event()
+
+    async def _write(self, batch: Batch) -> None:
+        try:
+            if len(batch):
+                await trio.to_thread.run_sync(batch.write, limiter=self._limiter)
+        finally:
+            self._failed_writes += len(batch.finish())

@@ -1,0 +1,230 @@
+"""The two ways in which bytes reach a lane: a plain socket, or TLS over one.
+
+Both can be read without waiting, which is what the pump does, and both send
+through Trio.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from audiohook._divert import Lane
+
+if TYPE_CHECKING:
+    from audiohook._divert import Fleet
+
+_KIB = 1024
+_READ_BYTES = 128 * _KIB
+# A TLS record holds at most 16 KiB of plain text (RFC 8446, 5.1).
+_RECORD_BYTES = 16 * _KIB
+
+
+class Transport(Protocol):
+    """A connection whose bytes go into a lane."""
+
+    @property
+    def lane(self) -> Lane:
+        """Where ``read`` puts the bytes."""
+        ...
+
+    @property
+    def polled(self) -> bool:
+        """True if the pump must call ``read`` itself; else the sweep reads."""
+        ...
+
+    def read(self) -> None:
+        """Reads what has come into the lane, without waiting."""
+        ...
+
+    async def wait_readable(self) -> None:
+        """Waits until ``read`` may find something."""
+        ...
+
+    async def send_all(self, data: bytes) -> None:
+        """Sends everything.
+
+        Raises:
+            trio.BrokenResourceError: The connection is gone.
+            trio.ClosedResourceError: It was closed on our side.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Closes the connection, without waiting for the peer."""
+        ...
+
+
+class PlainTransport:
+    """A TCP connection, read by the fleet in C.
+
+    Args:
+        stream: The accepted connection.
+        fleet: Whose scratch buffer and sweep are used.
+    """
+
+    polled = False
+
+    def __init__(self, stream: trio.SocketStream, fleet: Fleet) -> None:
+        self._stream = stream
+        self._fleet = fleet
+        self.lane = Lane(stream.socket.fileno())
+
+    def read(self) -> None:
+        """Reads what has come into the lane, without waiting."""
+        self._fleet.read(self.lane)
+
+    async def wait_readable(self) -> None:
+        """Waits until ``read`` may find something."""
+        await trio.lowlevel.wait_readable(self._stream.socket)
+
+    async def send_all(self, data: bytes) -> None:
+        """Sends everything; see :class:`Transport`."""
+        await self._stream.send_all(data)
+
+    async def aclose(self) -> None:
+        """Closes the connection, without waiting for the peer."""
+        await self._stream.aclose()
+
+
+class TlsTransport:
+    """TLS in the process, over memory buffers, so that it can be read at will.
+
+    Trio's ``SSLStream`` can only be awaited, a task and a wake-up for each
+    frame; here the pump decrypts what has come for all calls in one pass.
+
+    Args:
+        stream: The accepted connection.
+        context: Server-side TLS settings.
+    """
+
+    polled = True
+
+    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+        self._stream = stream
+        self._fd = stream.socket.fileno()
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._sending = trio.Lock()
+        self._unsent = b""
+        self._closed = False
+        self.lane = Lane()
+
+    async def handshake(self) -> None:
+        """Runs the TLS handshake.
+
+        Raises:
+            ssl.SSLError: The peer does not speak TLS, or not as we do.
+            trio.BrokenResourceError: The connection is gone.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                await self.wait_readable()
+                try:
+                    data = os.read(self._fd, _READ_BYTES)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise trio.BrokenResourceError from error
+                if not data:
+                    raise trio.BrokenResourceError from None
+                self._incoming.write(data)
+            except ssl.SSLError:
+                self._send_now()
+                raise
+            else:
+                await self._flush()
+                return
+
+    def read(self) -> None:
+        """Decrypts what has come into the lane, without waiting."""
+        lane = self.lane
+        if self._closed or lane.eof or lane.broken or lane.congested:
+            return
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            # Application data may have come together with the handshake.
+            if not self._incoming.pending and not self._tls.pending():
+                return
+        except OSError as error:
+            lane.fail(error.errno or errno.EIO)
+            return
+        else:
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+        self._decrypt()
+        if self._outgoing.pending and not self._sending.locked():
+            # An answer of TLS itself, such as to a key update.
+            self._send_now()
+
+    def _decrypt(self) -> None:
+        """Feeds the lane with all whole records that are in the buffer."""
+        try:
+            while True:
+                self.lane.feed(self._tls.read(_RECORD_BYTES))
+                if not self._incoming.pending and not self._tls.pending():
+                    return
+        except ssl.SSLWantReadError:
+            if self._incoming.eof:
+                self.lane.end()
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            self.lane.end()
+        except ssl.SSLError:
+            self.lane.fail(errno.EPROTO)
+        except MemoryError:
+            self.lane.fail(errno.ENOMEM)
+
+    async def wait_readable(self) -> None:
+        """Waits until ``read`` may find something."""
+        if self._incoming.pending or self._tls.pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(self._stream.socket)
+
+    async def send_all(self, data: bytes) -> None:
+        """Encrypts and sends everything; see :class:`Transport`."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        async with self._sending:
+            try:
+                self._tls.write(data)
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError from error
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while data := self._unsent + self._outgoing.read():
+            self._unsent = b""
+            await self._stream.send_all(data)
+
+    def _send_now(self) -> None:
+        """Sends what the socket takes without waiting; the rest waits its turn."""
+        data = self._unsent + self._outgoing.read()
+        try:
+            sent = os.write(self._fd, data)
+        except OSError:
+            sent = 0
+        self._unsent = data[sent:]
+
+    async def aclose(self) -> None:
+        """Says goodbye as far as that needs no waiting, and closes."""
+        if not self._closed:
+            self._closed = True
+            if not self._sending.locked():
+                # It asks for the peer's goodbye, which we do not wait for.
+                with contextlib.suppress(ssl.SSLError, ValueError):
+                    self._tls.unwrap()
+                self._send_now()
+        await self._stream.aclose()

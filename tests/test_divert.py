@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiohook._divert import Fleet, Lane, batch_of
+from tests.reference_frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    read_diverted,
+    read_plainly,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+masks = st.binary(min_size=4, max_size=4)
+payloads = st.one_of(
+    st.binary(max_size=40),
+    st.integers(120, 131).map(bytes),
+    st.integers(0, 255).map(lambda n: bytes([n]) * 1600),
+    st.sampled_from([bytes(65535), bytes(65536), b"\xff" * 65537]),
+)
+texts = st.one_of(
+    st.text(max_size=30).map(str.encode),
+    st.just(b'{"type":"ping"}' * 20),
+    st.binary(max_size=10),
+)
+controls = st.one_of(
+    st.builds(
+        frame, st.sampled_from([PING, PONG]), st.binary(max_size=125), mask=masks
+    ),
+    st.builds(
+        frame,
+        st.just(CLOSE),
+        st.one_of(
+            st.just(b""),
+            st.binary(max_size=20),
+            st.just((1000).to_bytes(2, "big") + b"bye"),
+        ),
+        mask=masks,
+    ),
+)
+faulty = st.builds(
+    frame,
+    st.integers(0, 15),
+    st.binary(max_size=140),
+    fin=st.booleans(),
+    mask=st.one_of(st.none(), masks),
+    rsv=st.integers(0, 7),
+    length_form=st.sampled_from([None, 2, 8]),
+    claimed=st.one_of(st.none(), st.sampled_from([0, 125, 126, 65536, 1 << 63])),
+)
+
+
+@st.composite
+def fragmented(draw: st.DrawFn) -> bytes:
+    """One message in fragments, with control frames in between."""
+    opcode = draw(st.sampled_from([TEXT, BINARY, BINARY]))
+    payload = draw(texts if opcode == TEXT else payloads)
+    cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
+    edges = [0, *cuts, len(payload)]
+    out = b""
+    for i, (start, end) in enumerate(itertools.pairwise(edges)):
+        out += frame(
+            opcode if i == 0 else CONTINUATION,
+            payload[start:end],
+            fin=i == len(edges) - 2,
+            mask=draw(masks),
+        )
+        if draw(st.integers(0, 5)) == 0:
+            out += draw(controls.filter(lambda data: data[0] & 15 != CLOSE))
+    return out
+
+
+whole = st.one_of(
+    st.builds(frame, st.just(BINARY), payloads, mask=masks),
+    st.builds(frame, st.just(TEXT), texts, mask=masks),
+    st.builds(frame, st.just(TEXT), st.text(max_size=20).map(str.encode), mask=masks),
+)
+pieces = st.one_of(whole, whole, whole, fragmented(), controls, faulty)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> list[bytes]:
+    """A client's bytes, cut anywhere: mostly right, sometimes wrong."""
+    data = b"".join(draw(st.lists(pieces, max_size=12)))
+    if draw(st.booleans()):
+        data = data[: draw(st.integers(0, len(data)))]
+    cuts = draw(st.lists(st.integers(0, len(data)), max_size=12))
+    if len(data) < 400 and draw(st.booleans()):
+        cuts = list(range(len(data)))
+    edges = [0, *sorted(cuts), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(edges) if b > a]
+
+
+@given(streams())
+@settings(deadline=None)
+def test_lane_before_wsproto_reads_as_wsproto_alone(chunks: list[bytes]) -> None:
+    assert read_diverted(chunks) == read_plainly(chunks)
+
+
+@given(streams(), st.integers(1, 200))
+@settings(deadline=None)
+def test_messages_over_the_limit_take_the_slow_way_and_lose_nothing(
+    chunks: list[bytes], limit: int
+) -> None:
+    plain = read_plainly(chunks)
+    if any(len(chunk) > limit for chunk in chunks):
+        # The slow way has a limit of its own, which the call enforces.
+        chunks = [c[i : i + limit] for c in chunks for i in range(0, len(c), limit)]
+        plain = read_plainly(chunks)
+    try:
+        assert read_diverted(chunks, max_message_bytes=limit) == plain
+    except ValueError as error:
+        assert "longer" in str(error)  # noqa: PT017
+
+
+def test_every_split_of_a_stream_reads_alike() -> None:
+    data = (
+        frame(TEXT, b'{"seq":1}')
+        + frame(BINARY, bytes(range(200)))
+        + frame(BINARY, b"abc", fin=False)
+        + frame(PING, b"p")
+        + frame(CONTINUATION, b"defg", fin=False)
+        + frame(CONTINUATION, b"")
+        + frame(TEXT, "µ-law".encode())
+        + frame(BINARY, b"")
+        + frame(BINARY, b"\x00\x01")
+        + frame(CLOSE, b"")
+    )
+    plain = read_plainly([data])
+    assert plain.messages == 4
+    assert plain.has_ended()
+    assert plain.happened[2] == ("text", 207, "µ-law")
+    for cut in range(len(data)):
+        assert read_diverted([data[:cut], data[cut:]]) == plain
+    assert read_diverted([data[i : i + 1] for i in range(len(data))]) == plain
+
+
+def framed(lane: Lane) -> Lane:
+    lane.start_frames(0)
+    return lane
+
+
+def test_head_is_handed_on_and_frames_begin_after_it() -> None:
+    lane = Lane()
+    lane.keep(2)
+    lane.feed(b"GET / HTTP/1.1\r\n")
+    lane.feed(b"\r\n" + frame(BINARY, b"ab") + frame(TEXT, b"t"))
+    assert lane.audio_bytes == 0
+    lane.start_frames(lane.peek().index(b"\r\n\r\n") + 4)
+    assert lane.take(1000) == b"GET / HTTP/1.1\r\n\r\n" + frame(TEXT, b"t")
+    assert lane.audio_bytes == 2
+    assert lane.pop_mark() == 2
+
+
+@pytest.mark.parametrize("head_bytes", [-1, 4])
+def test_frames_cannot_begin_outside_what_was_read(head_bytes: int) -> None:
+    lane = Lane()
+    lane.feed(b"GET")
+    with pytest.raises(ValueError, match="frames begin once"):
+        lane.start_frames(head_bytes)
+
+
+def test_frames_begin_once() -> None:
+    lane = framed(Lane())
+    with pytest.raises(ValueError, match="frames begin once"):
+        lane.start_frames(0)
+
+
+def test_binary_before_keep_is_handed_on_to_its_end() -> None:
+    lane = framed(Lane())
+    data = frame(BINARY, b"abcdef")
+    lane.feed(data[:8])
+    lane.keep(2)
+    lane.feed(data[8:] + frame(BINARY, b"gh"))
+    assert lane.take(1000) == data
+    assert lane.audio_bytes == 2
+
+
+@pytest.mark.parametrize("fragments", [[b"abc"], [b"ab", b"c"], [b"a", b"b", b"c"]])
+def test_torn_sample_is_handed_on_whole(fragments: list[bytes]) -> None:
+    lane = framed(Lane())
+    lane.keep(2)
+    for i, part in enumerate(fragments):
+        opcode = BINARY if i == 0 else CONTINUATION
+        lane.feed(frame(opcode, part, fin=i == len(fragments) - 1))
+    assert lane.audio_bytes == 0
+    assert lane.rest_bytes > 3
+    assert lane.hands_off == (len(fragments) > 1)
+
+
+def test_ignored_audio_is_counted_and_forgotten() -> None:
+    lane = framed(Lane())
+    lane.ignore()
+    lane.feed(frame(BINARY, b"abc") + frame(TEXT, b"x") + frame(BINARY, b"d"))
+    assert (lane.audio_bytes, lane.ignored_bytes, lane.messages) == (0, 4, 2)
+    assert lane.pop_mark() == 0
+
+
+def test_message_open_when_audio_is_no_longer_wanted_leaves_no_trace() -> None:
+    lane = framed(Lane())
+    fd = os.memfd_create("audio")
+    lane.keep(1, fd)
+    data = frame(BINARY, b"abcdef")
+    lane.feed(frame(BINARY, b"12") + data[:9])
+    lane.ignore()
+    lane.feed(data[9:])
+    batch = batch_of([lane])
+    batch.write()
+    assert batch.finish() == []
+    assert os.pread(fd, 10, 0) == b"12"
+    assert (lane.audio_bytes, lane.ignored_bytes) == (2, 6)
+    os.close(fd)
+
+
+def test_append_keeps_order_only_when_everything_is_handed_on() -> None:
+    lane = framed(Lane(max_message_bytes=4, audio_limit_bytes=100))
+    lane.keep(1)
+    with pytest.raises(ValueError, match="out of order"):
+        lane.append(b"x")
+    lane.feed(frame(BINARY, b"12345"))
+    assert lane.hands_off
+    lane.append(b"1234")
+    with pytest.raises(ValueError, match="longer"):
+        lane.append(b"12345")
+    assert lane.audio_bytes == 4
+
+
+def test_audio_past_the_limit_is_dropped_whole_and_told() -> None:
+    lane = framed(Lane(max_message_bytes=100, audio_limit_bytes=250))
+    lane.keep(1)
+    for _ in range(4):
+        lane.feed(frame(BINARY, bytes(100)))
+    assert lane.audio_bytes == 200
+    assert lane.take_drops() == [(200, 200)]
+    assert lane.take_drops() == []
+    assert lane.dropped_bytes == 200
+
+
+def test_fleet_drops_audio_past_the_limit_of_all_lanes() -> None:
+    fleet = Fleet(buffer_limit_bytes=150)
+    lanes = [framed(Lane(max_message_bytes=100)) for _ in range(2)]
+    for lane in lanes:
+        fleet.add(lane)
+        lane.keep(1)
+        lane.feed(frame(BINARY, bytes(100)))
+    assert fleet.buffered_bytes == 200
+    lanes[0].feed(frame(BINARY, bytes(10)))
+    assert lanes[0].take_drops() == [(100, 10)]
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    a, b = socket.socketpair()
+    with a, b:
+        yield a, b
+
+
+def test_sweep_reads_sockets_and_names_lanes_with_news(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = pair
+    fleet = Fleet()
+    lane = framed(Lane(server.fileno(), owner="me"))
+    lane.keep(2)
+    fleet.add(lane)
+    client.sendall(frame(BINARY, bytes(1600)))
+    assert fleet.sweep() == []
+    assert lane.audio_bytes == 1600
+    client.sendall(frame(TEXT, b"hello"))
+    (news,) = fleet.sweep()
+    assert news.owner == "me"
+    assert news.take(100) == frame(TEXT, b"hello")
+    client.close()
+    assert fleet.sweep() == [lane]
+    assert lane.eof
+
+
+def test_reset_is_an_error_with_its_number() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+    with server:
+        fleet = Fleet()
+        lane = framed(Lane(server.fileno()))
+        fleet.add(lane)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        assert fleet.sweep() == [lane]
+        assert lane.error == 104
+
+
+def test_congested_lane_is_not_read_until_it_is_emptied(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = pair
+    fleet = Fleet()
+    lane = framed(Lane(server.fileno()))
+    fleet.add(lane)
+    data = frame(TEXT, b"x" * 150000)
+    client.setblocking(False)
+    sent = 0
+    for _ in range(40):
+        try:
+            sent += client.send(data[sent % len(data) :])
+        except BlockingIOError:
+            if lane.congested:
+                break
+        fleet.sweep()
+    assert lane.congested
+    held = lane.rest_bytes
+    fleet.sweep()
+    assert lane.rest_bytes == held
+    while lane.take(65536):
+        pass
+    fleet.sweep()
+    assert lane.rest_bytes > 0
+
+
+def test_batch_writes_whole_messages_and_leaves_the_open_one() -> None:
+    fd = os.memfd_create("audio")
+    fleet = Fleet()
+    lane = framed(Lane())
+    fleet.add(lane)
+    lane.keep(1, fd)
+    late = frame(BINARY, b"late")
+    lane.feed(frame(BINARY, b"whole") + late[:8])
+    batch = fleet.batch()
+    assert len(batch) == 1
+    lane.feed(late[8:] + frame(BINARY, b"!"))
+    assert len(fleet.batch()) == 0  # one batch at a time holds a lane
+    batch.write()
+    assert batch.finish() == []
+    assert os.pread(fd, 100, 0) == b"whole"
+    assert (lane.unwritten_bytes, fleet.buffered_bytes) == (5, 5)
+    batch = fleet.batch()
+    batch.write()
+    batch.finish()
+    assert os.pread(fd, 100, 0) == b"wholelate!"
+    assert (lane.unwritten_bytes, fleet.buffered_bytes) == (0, 0)
+    os.close(fd)
+
+
+def test_failed_write_keeps_the_audio_for_the_next_batch() -> None:
+    read_only = os.open("/proc/self/exe", os.O_RDONLY)
+    fleet = Fleet()
+    lane = framed(Lane())
+    fleet.add(lane)
+    lane.keep(1, read_only)
+    lane.feed(frame(BINARY, b"abc"))
+    batch = fleet.batch()
+    batch.write()
+    assert batch.finish() == [lane]
+    assert lane.write_error == 9
+    assert (lane.unwritten_bytes, fleet.buffered_bytes) == (3, 3)
+    os.close(read_only)
+    fd = os.memfd_create("audio")
+    lane.keep(1, fd)
+    lane.feed(frame(BINARY, b"def"))
+    for _ in range(2):
+        batch = fleet.batch()
+        batch.write()
+        assert batch.finish() == []
+    assert os.pread(fd, 100, 0) == b"abcdef"
+    assert lane.write_error == 0
+    os.close(fd)
+
+
+def test_removed_lane_is_neither_read_nor_counted(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = pair
+    fleet = Fleet()
+    lanes = [framed(Lane(server.fileno() if i == 1 else -1)) for i in range(3)]
+    for lane in lanes:
+        fleet.add(lane)
+        lane.keep(1)
+    lanes[1].feed(frame(BINARY, b"12"))
+    with pytest.raises(ValueError, match="already"):
+        fleet.add(lanes[1])
+    fleet.remove(lanes[1])
+    fleet.remove(lanes[1])
+    fleet.forget(lanes[1])
+    assert fleet.buffered_bytes == 0
+    client.sendall(frame(TEXT, b"x"))
+    assert fleet.sweep() == []
+    assert len(fleet) == 2
+    for lane in (lanes[0], lanes[2]):
+        lane.feed(frame(TEXT, b"x"))
+    assert set(fleet.sweep()) == {lanes[0], lanes[2]}
