@@ -266,8 +266,8 @@ cdef class Lane:
         That is in order only once everything is handed on.
 
         Raises:
-            ValueError: Audio is still being taken out, or it is longer than a
-                message may be.
+            ValueError: Audio is still being taken out, or it is longer than may
+                wait for the disk.
             MemoryError: There is no memory for it.
         """
         cdef Py_buffer view
@@ -275,8 +275,8 @@ cdef class Lane:
             raise ValueError("audio would get out of order")
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if view.len > self.max_message:
-                raise ValueError("longer than a message may be")
+            if view.len > self.audio_limit:
+                raise ValueError("longer than may wait for the disk")
             self._begin_taken()
             self._take(<const unsigned char *>view.buf, view.len)
             self._end_taken()
@@ -429,12 +429,18 @@ cdef class Lane:
         cdef int i
 
         if have == 1:
-            # A reserved bit, a reserved opcode, or a fragment out of turn.
-            if h[0] & 0x70 or not self._may_come(opcode):
+            # A reserved bit, a reserved opcode, a fragment out of turn, or a
+            # control frame in fragments.
+            if (
+                h[0] & 0x70
+                or not self._may_come(opcode)
+                or (opcode >= OP_CLOSE and not h[0] & 0x80)
+            ):
                 self._let_go()
                 return True
             return False
-        if not h[1] & 0x80:
+        # No mask, or a control frame that is too long.
+        if not h[1] & 0x80 or (opcode >= OP_CLOSE and (h[1] & 0x7F) > 125):
             self._let_go()
             return True
         length = h[1] & 0x7F
@@ -448,9 +454,6 @@ cdef class Lane:
             if length < (126 if length_bytes == 2 else 65536) or length >> 63:
                 self._let_go()
                 return True
-        if opcode >= OP_CLOSE and (length > 125 or not h[0] & 0x80):
-            self._let_go()
-            return True
         if have < 6 + length_bytes:
             return False
 

@@ -11,22 +11,22 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import h11
 import trio
 
+from audiohook.errors import RemoteProtocolError
+from audiohook.ingest.http import answer, parse_head
 from audiohook.ingest.stream import DivertedStream
 from audiohook.ingest.transport import PlainTransport, TlsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from audiohook.ingest.http import RequestHead
     from audiohook.ingest.pump import Pump
 
 SECONDS = 1.0
 KIB = 1024
 
-# What the answer to plain HTTP may take before the connection is closed.
-_ANSWER_DEADLINE = 5 * SECONDS
 # A handshake this young is not sacrificed for a newer one.
 _GRACE = 1 * SECONDS
 
@@ -51,8 +51,8 @@ class Listener:
     """Accepts connections and takes each to the end of its HTTP request's head.
 
     Args:
-        accept: Called with the stream of each WebSocket upgrade, in a task of its
-            own; it owns the stream. It must not raise.
+        accept: Called with the stream and the request of each WebSocket upgrade,
+            in a task of its own; it owns the stream. It must not raise.
         pump: Reads the streams once their sessions are open.
         healthy: Whether ``GET /health`` is to say that new calls are welcome.
         refused: Called with one of a few fixed words when a connection ends here
@@ -64,7 +64,7 @@ class Listener:
 
     def __init__(
         self,
-        accept: Callable[[DivertedStream], Awaitable[None]],
+        accept: Callable[[DivertedStream, RequestHead], Awaitable[None]],
         *,
         pump: Pump,
         healthy: Callable[[], bool],
@@ -110,16 +110,18 @@ class Listener:
     async def handle(self, tcp: trio.SocketStream) -> None:
         """Takes one connection through its handshake, and gives it away."""
         try:
-            stream = await self._handshake(tcp)
+            taken = await self._handshake(tcp)
         except BaseException:
             await trio.aclose_forcefully(tcp)
             raise
-        if stream is None:
+        if taken is None:
             await trio.aclose_forcefully(tcp)
         else:
-            await self._accept(stream)
+            await self._accept(*taken)
 
-    async def _handshake(self, tcp: trio.SocketStream) -> DivertedStream | None:
+    async def _handshake(
+        self, tcp: trio.SocketStream
+    ) -> tuple[DivertedStream, RequestHead] | None:
         """Returns the stream of an upgrade request; None if it was anything else."""
         scope = trio.CancelScope(deadline=trio.current_time() + self._limits.deadline)
         self._make_room()
@@ -127,16 +129,11 @@ class Listener:
         try:
             with scope:
                 stream = await self._encrypt(tcp)
-                head = await stream.receive_head(self._limits.head_bytes)
-                if head is None:
-                    too_long = stream.lane.rest_bytes >= self._limits.head_bytes
-                    self._refused("head_too_long" if too_long else "no_request")
-                    if too_long:
-                        await self._answer(stream, 431, b"Headers too long\n")
-                    return None
-                if _asks_for_upgrade(head):
-                    return stream
-                await self._answer_plain(stream, head)
+                head = await self._receive_head(stream)
+                if head is not None and head.asks_for_websocket:
+                    return stream, head
+                if head is not None:
+                    await self._answer_plain(stream, head)
         except ssl.SSLError:
             self._refused("tls")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -146,6 +143,23 @@ class Listener:
         if scope.cancelled_caught:
             self._refused("handshake_timeout")
         return None
+
+    async def _receive_head(self, stream: DivertedStream) -> RequestHead | None:
+        """Reads the head; None if there is none that can be read."""
+        data = await stream.receive_head(self._limits.head_bytes)
+        if data is None:
+            if stream.lane.rest_bytes >= self._limits.head_bytes:
+                self._refused("head_too_long")
+                await answer(stream, 431, b"Headers too long\n")
+            else:
+                self._refused("no_request")
+            return None
+        try:
+            return parse_head(data)
+        except RemoteProtocolError:
+            self._refused("bad_request")
+            await answer(stream, 400, b"Bad request\n")
+            return None
 
     async def _encrypt(self, tcp: trio.SocketStream) -> DivertedStream:
         if self._tls_context is None:
@@ -167,69 +181,20 @@ class Listener:
                     scope.cancel()
                 return
 
-    async def _answer_plain(self, stream: DivertedStream, head: bytes) -> None:
+    async def _answer_plain(self, stream: DivertedStream, head: RequestHead) -> None:
         """Answers a request that is not for a WebSocket."""
-        connection = h11.Connection(h11.SERVER)
-        try:
-            connection.receive_data(head)
-            request = connection.next_event()
-        except h11.RemoteProtocolError:
-            request = None
-        if not isinstance(request, h11.Request):
-            self._refused("bad_request")
-            await self._answer(stream, 400, b"Bad request\n")
-        elif request.target.split(b"?", 1)[0] != b"/health":
+        if head.path != b"/health":
             self._refused("not_an_upgrade")
-            await self._answer(
-                stream, 426, b"This is a WebSocket server\n", upgrade=True
+            await answer(
+                stream,
+                426,
+                b"This is a WebSocket server\n",
+                headers=b"Upgrade: websocket\r\n",
             )
-        elif request.method not in (b"GET", b"HEAD"):
+        elif head.method not in (b"GET", b"HEAD"):
             self._refused("bad_request")
-            await self._answer(stream, 405, b"Only GET\n")
-        elif self._healthy():
-            await self._answer(stream, 200, b"ok\n", head=request.method == b"HEAD")
+            await answer(stream, 405, b"Only GET\n", headers=b"Allow: GET, HEAD\r\n")
         else:
-            await self._answer(
-                stream, 503, b"no new calls\n", head=request.method == b"HEAD"
-            )
-
-    async def _answer(
-        self,
-        stream: DivertedStream,
-        status: int,
-        body: bytes,
-        *,
-        head: bool = False,
-        upgrade: bool = False,
-    ) -> None:
-        reason = {
-            200: b"OK",
-            400: b"Bad Request",
-            405: b"Method Not Allowed",
-            426: b"Upgrade Required",
-            431: b"Request Header Fields Too Large",
-            503: b"Service Unavailable",
-        }[status]
-        data = (
-            b"HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n" % (status, reason, len(body))
-        )
-        if upgrade:
-            data += b"Upgrade: websocket\r\n"
-        data += b"\r\n"
-        with trio.move_on_after(_ANSWER_DEADLINE):
-            await stream.send_all(data if head else data + body)
-            await stream.aclose()
-
-
-def _asks_for_upgrade(head: bytes) -> bool:
-    """Whether the WebSocket library should judge the request.
-
-    It looks for the header as anybody would write it; a request that hides it
-    is answered as plain HTTP, which loses nothing.
-    """
-    for line in head.split(b"\r\n")[1:]:
-        name, _, value = line.partition(b":")
-        if name.strip().lower() == b"upgrade":
-            return value.strip().lower() == b"websocket"
-    return False
+            status, body = (200, b"ok\n") if self._healthy() else (503, b"busy\n")
+            without_body = head.method == b"HEAD"
+            await answer(stream, status, body, without_body=without_body)

@@ -173,7 +173,11 @@ class TlsTransport:
         """Feeds the lane with all whole records that are in the buffer."""
         try:
             while True:
-                self.lane.feed(self._tls.read(_RECORD_BYTES))
+                data = self._tls.read(_RECORD_BYTES)
+                if not data:  # the peer said goodbye
+                    self.lane.end()
+                    return
+                self.lane.feed(data)
                 if not self._incoming.pending and not self._tls.pending():
                     return
         except ssl.SSLWantReadError:

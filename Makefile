@@ -1,0 +1,81 @@
+# Everything here sets up what it needs: a virtual environment in .venv, with the
+# package and its compiled modules in it.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx)
+
+.PHONY: run test test-slow demo build dev fuzz bench bench-smoke lint types wheel clean help
+
+help:
+	@echo "make run        set up, and start the service"
+	@echo "make test       set up, and run the tests"
+	@echo "make demo       set up, and play one call through a service of its own"
+	@echo "make build      set up only: .venv/bin/audiohook is there afterwards"
+	@echo "make test-slow  the tests with real processes and real disks"
+	@echo "make fuzz       20,000 examples of each differential test"
+	@echo "make bench      the benchmarks of single functions"
+	@echo "make lint types wheel clean"
+
+run: build
+	@$(BIN)/audiohook serve
+
+demo: build
+	@$(BIN)/audiohook demo
+
+test: dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: dev
+	$(BIN)/python -m pytest -m slow
+
+fuzz: dev
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \
+	    -k "wsproto_alone or slow_way"
+
+bench: dev
+	$(BIN)/python -m pytest bench --benchmark-only -q
+
+bench-smoke: dev
+	$(BIN)/python -m pytest bench --benchmark-only -q --benchmark-max-time=0.05 \
+	    --benchmark-min-rounds=1
+
+lint: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev
+	$(BIN)/mypy
+
+wheel: dev
+	rm -rf dist
+	$(BIN)/python -m build
+
+build: $(VENV)/built
+dev: $(VENV)/dev
+
+$(VENV)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    || { echo "Python 3.11 or newer is missing; install it, or name it: make PYTHON=/path/to/python3 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	    || { echo "Python's venv module is missing; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@command -v "$${CC:-cc}" >/dev/null \
+	    || { echo "A C compiler is missing; on Debian: apt-get install build-essential" >&2; exit 1; }
+	@$(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	    || { echo "Python's C headers are missing; on Debian: apt-get install python3-dev" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/built: $(VENV)/python $(SOURCES)
+	@echo "Building into $(VENV) …"
+	@$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/built pyproject.toml
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html

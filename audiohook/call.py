@@ -1,0 +1,567 @@
+"""One call: one nursery, from the HTTP request to the sealed recording.
+
+A call knows the protocol, its stream and the spool. What happens to the
+recording afterwards is not its business: it hands the sealed call on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+from trio_websocket import ConnectionClosed, wrap_server_stream
+
+from audiohook.authentication import FAILURE_DELAY
+from audiohook.errors import AuthenticationError, SpoolError
+from audiohook.ingest.http import answer
+from audiohook.protocol.events import (
+    BinaryAccepted,
+    CloseReceived,
+    Ended,
+    GapLimited,
+    GapRecorded,
+    LanguageChanged,
+    OpenReceived,
+    PauseBegan,
+    PauseEnded,
+    PeerErrorReceived,
+    PositionDrift,
+    TimedOut,
+    Timer,
+    Violation,
+)
+from audiohook.protocol.messages import DisconnectReason
+from audiohook.protocol.session import Session
+from audiohook.protocol.state import State
+from audiohook.protocol.timeline import Gap, GapKind
+from audiohook.recording.journal import (
+    ClosedFact,
+    ContinuedSession,
+    GapFact,
+    LanguageFact,
+    Media,
+    Opened,
+    Participant,
+    PausedFact,
+    utc_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+    from trio_websocket import WebSocketConnection
+
+    from audiohook.authentication import Authenticator, Credentials
+    from audiohook.ingest.http import RequestHead
+    from audiohook.ingest.pump import Pump
+    from audiohook.ingest.stream import DivertedStream
+    from audiohook.logs import Limiter
+    from audiohook.metrics import Metrics
+    from audiohook.protocol.messages import OpenParameters
+    from audiohook.protocol.session import SessionEvent
+    from audiohook.recording.spool import Spool, SpooledCall
+
+SECONDS = 1.0
+KIB = 1024
+
+# Room for a text message that is too long, so that it is answered with a
+# ``disconnect`` and not with a torn connection; what is longer still gets 1009.
+_MAX_MESSAGE_CHARS = 128 * KIB
+_MESSAGE_QUEUE = 4
+_UPGRADE_DEADLINE = 10 * SECONDS
+# A peer that does not take a few hundred bytes in this time is gone.
+_SEND_DEADLINE = 10 * SECONDS
+# ``closed`` is due 10 s after ``close``; a disk that refuses gets this much of it.
+_FLUSH_DEADLINE = 4 * SECONDS
+_FLUSH_PAUSE = 0.5 * SECONDS
+# What a call may take to be sealed when nobody waits for it any more.
+_SEAL_DEADLINE = 30 * SECONDS
+_HURRIED_SEAL_DEADLINE = 2 * SECONDS
+_GOODBYE_DEADLINE = 2 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all calls of a service share.
+
+    Attributes:
+        authenticator: Decides who may open a session.
+        pump: Reads open calls, and writes their audio.
+        spool: Keeps their audio and journals.
+        metrics: Counts.
+        log: For lines about a call.
+        noise: For lines that a peer can cause at will.
+        refusal: Returns why no new call is welcome, in words that may be sent to
+            the peer, or None.
+        sealed: Takes a call that is on disk whole.
+        clock: Unix time in seconds.
+    """
+
+    authenticator: Authenticator
+    pump: Pump
+    spool: Spool
+    metrics: Metrics
+    log: FilteringBoundLogger
+    noise: Limiter
+    refusal: Callable[[], str | None]
+    sealed: Callable[[SpooledCall], None]
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A ``disconnect`` that somebody else asked for."""
+
+    reason: DisconnectReason
+    info: str
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What the last line about a call tells."""
+
+    violations: int = 0
+    pings: int = 0
+    gaps: int = 0
+    lost_bytes: int = 0
+    outcome: str = "lost"
+    began: float = field(default_factory=trio.current_time)
+
+
+class CallDesk:
+    """Takes calls, and knows which are live.
+
+    Args:
+        surroundings: What all calls share.
+    """
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._live: set[Call] = set()
+        self._none_live = trio.Event()
+        self._none_live.set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    async def take(self, stream: DivertedStream, head: RequestHead) -> None:
+        """Authenticates a request, and holds the call until it is sealed.
+
+        Never raises: a call that fails is counted and logged, and the others do
+        not notice.
+
+        *Cancellation:* The call's recording is sealed as far as it came.
+        """
+        around = self._around
+        arrived = trio.current_time()
+        try:
+            credentials = around.authenticator.authenticate(
+                head.headers, head.target, now=around.clock()
+            )
+        except AuthenticationError as error:
+            around.metrics.refused.labels(error.reason).inc()
+            around.noise.write(logging.INFO, "handshake_refused", reason=error.reason)
+            # The same answer after the same time, whatever was wrong.
+            await trio.sleep_until(arrived + FAILURE_DELAY)
+            await answer(stream, error.http_status, b"refused\n")
+            return
+        call = Call(stream, credentials, around)
+        self._live.add(call)
+        if len(self._live) == 1:
+            self._none_live = trio.Event()
+        around.metrics.live.set(len(self._live))
+        try:
+            await call.run()
+        finally:
+            self._live.discard(call)
+            around.metrics.live.set(len(self._live))
+            if not self._live:
+                self._none_live.set()
+
+    def hurry(self) -> None:
+        """Leaves what cannot be sealed at once to the next recovery."""
+        for call in self._live:
+            call.seal_deadline = _HURRIED_SEAL_DEADLINE
+
+    def disconnect_all(self, reason: DisconnectReason, info: str) -> None:
+        """Asks the peer of each live call to close it."""
+        for call in self._live:
+            call.disconnect(reason, info)
+
+    async def wait_none_live(self) -> None:
+        """Waits until no call is live."""
+        while self._live:
+            await self._none_live.wait()
+
+
+class Call:
+    """One session on its way.
+
+    Args:
+        stream: The connection; the call owns it.
+        credentials: Who asked.
+        surroundings: What all calls share.
+
+    Attributes:
+        seal_deadline: Seconds that the disk gets once the call is over.
+    """
+
+    def __init__(
+        self,
+        stream: DivertedStream,
+        credentials: Credentials,
+        surroundings: Surroundings,
+    ) -> None:
+        self._stream = stream
+        self._lane = stream.lane
+        self._credentials = credentials
+        self._around = surroundings
+        self._session = Session(
+            session_id=credentials.session_id,
+            organization_id=credentials.organization_id,
+            now=trio.current_time(),
+        )
+        self._spooled: SpooledCall | None = None
+        self._sealed = False
+        self._wish: _Wish | None = None
+        self._waiting = trio.CancelScope()
+        self._notes = _Notes()
+        self.seal_deadline = _SEAL_DEADLINE
+        self._log = surroundings.log.bind(
+            session=credentials.session_id, correlation=credentials.correlation_id
+        )
+
+    def disconnect(self, reason: DisconnectReason, info: str) -> None:
+        """Asks the peer to close, as soon as the call's task runs."""
+        self._wish = _Wish(reason, info)
+        self._waiting.cancel()
+
+    async def run(self) -> None:
+        """Runs the call from the upgrade to its end.
+
+        Never raises, except when it is cancelled.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                connection = await self._upgrade(nursery)
+                if connection is not None:
+                    await self._converse(connection)
+                    with trio.move_on_after(_GOODBYE_DEADLINE):
+                        await connection.aclose()
+                nursery.cancel_scope.cancel()
+        except* ConnectionClosed:
+            pass  # the library's reader found the socket gone before we did
+        except* Exception:  # noqa: BLE001 - the edge: siblings must not notice
+            self._notes.outcome = "failed"
+            self._log.exception("call_failed")
+        finally:
+            with trio.CancelScope(
+                deadline=trio.current_time() + self.seal_deadline, shield=True
+            ):
+                await trio.aclose_forcefully(self._stream)
+                await self._seal_rest()
+            self._around.pump.release(self._lane)
+            self._sum_up()
+
+    async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
+        """Completes the WebSocket handshake; None if the request was not in order."""
+        with trio.move_on_after(_UPGRADE_DEADLINE):
+            request = await wrap_server_stream(
+                nursery,
+                self._stream,
+                message_queue_size=_MESSAGE_QUEUE,
+                max_message_size=_MAX_MESSAGE_CHARS,
+            )
+            return await request.accept()
+        self._notes.outcome = "no_upgrade"
+        return None
+
+    async def _converse(self, connection: WebSocketConnection) -> None:
+        """Exchanges messages until the session has ended."""
+        session = self._session
+        while session.state is not State.ENDED:
+            for event in await self._next_events(connection):
+                await self._handle(event, connection)
+            await self._send(connection)
+
+    async def _next_events(self, connection: WebSocketConnection) -> list[SessionEvent]:
+        """Waits for a message, the end, a timer or a wish, whichever is first."""
+        session, lane = self._session, self._lane
+        message: str | bytes | None = None
+        self._waiting = trio.CancelScope(deadline=session.deadline)
+        try:
+            with self._waiting:
+                if self._wish is None:
+                    message = await connection.get_message()
+        except ConnectionClosed:
+            return session.receive_end(now=trio.current_time())
+        now = trio.current_time()
+        if message is None:
+            if self._wish is not None:
+                wish, self._wish = self._wish, None
+                session.disconnect(wish.reason, wish.info, now=now)
+                return []
+            return session.handle_timeout(now=now, audio_bytes=lane.audio_bytes)
+        if isinstance(message, str):
+            self._notes_drops()
+            return session.receive_text(message, now=now, audio_bytes=lane.pop_mark())
+        events = session.receive_binary(len(message), now=now)
+        if any(isinstance(event, BinaryAccepted) for event in events):
+            lane.append(message)
+        return events
+
+    async def _send(self, connection: WebSocketConnection) -> None:
+        """Sends what the session has to say; a peer that does not listen is gone."""
+        for text in self._session.data_to_send():
+            with trio.move_on_after(_SEND_DEADLINE) as scope:
+                try:
+                    await connection.send_message(text)
+                except ConnectionClosed:
+                    return
+            if scope.cancelled_caught:
+                await trio.aclose_forcefully(self._stream)
+                return
+
+    async def _handle(
+        self, event: SessionEvent, connection: WebSocketConnection
+    ) -> None:
+        """Acts on what the session says."""
+        match event:
+            case OpenReceived():
+                await self._open(event)
+            case CloseReceived():
+                await self._close(event)
+            case TimedOut(what):
+                self._notes.outcome = f"timeout_{what}"
+                if what is Timer.CLOSING and self._sealed:
+                    self._notes.outcome = "not_closed_by_peer"
+                await trio.aclose_forcefully(self._stream)
+            case Ended() | BinaryAccepted():
+                pass
+            case _:
+                self._note(event)
+
+    def _note(self, event: SessionEvent) -> None:
+        """Writes down what needs no answer."""
+        match event:
+            case GapRecorded(gap):
+                self._notes.gaps += 1
+                self._around.metrics.gaps.labels(gap.kind).inc()
+                self._write(GapFact(gap.kind, gap.offset_samples, gap.length_samples))
+            case PauseBegan(offset):
+                self._write(PausedFact(paused=True, offset_samples=offset))
+            case PauseEnded(offset):
+                self._write(PausedFact(paused=False, offset_samples=offset))
+            case LanguageChanged(language):
+                self._write(LanguageFact(language, self._samples_so_far()))
+            case Violation(info, answered):
+                self._notes.violations += 1
+                self._around.metrics.violations.inc()
+                self._around.noise.write(
+                    logging.WARNING,
+                    "protocol_violation",
+                    session=self._credentials.session_id,
+                    info=str(info),
+                    answered=answered,
+                )
+            case PeerErrorReceived(code, _):
+                # Its text may hold anything, so only the number is logged.
+                self._around.noise.write(
+                    logging.WARNING,
+                    "peer_error",
+                    session=self._credentials.session_id,
+                    code=code,
+                )
+            case GapLimited(ignored):
+                self._around.noise.write(
+                    logging.WARNING,
+                    "gap_limited",
+                    session=self._credentials.session_id,
+                    ignored_samples=ignored,
+                )
+            case PositionDrift(samples):
+                self._around.noise.write(
+                    logging.INFO,
+                    "position_drift",
+                    session=self._credentials.session_id,
+                    samples=samples,
+                )
+
+    async def _open(self, event: OpenReceived) -> None:
+        """Answers ``open``: with ``opened`` once there is a place for the audio."""
+        began = trio.current_time()
+        session, lane = self._session, self._lane
+        self._log = self._log.bind(conversation=event.parameters.conversation_id)
+        refusal = self._around.refusal()
+        if refusal is not None:
+            # Not a refused upgrade, which the client would never try again.
+            self._notes.outcome = "refused"
+            session.disconnect(DisconnectReason.ERROR, refusal)
+            return
+        if event.is_probe or event.media is None:
+            lane.ignore()
+            if event.is_probe:
+                self._notes.outcome = "probe"
+                self._around.metrics.probes.inc()
+        else:
+            try:
+                self._spooled = await self._around.spool.create(self._first_fact(event))
+            except SpoolError as error:
+                self._notes.outcome = "refused"
+                self._around.noise.write(
+                    logging.ERROR, "cannot_record", error=str(error)
+                )
+                session.disconnect(DisconnectReason.ERROR, "Cannot record now")
+                return
+            lane.keep(len(event.media.channels), self._spooled.audio_fd)
+        session.accept(event.media, now=trio.current_time())
+        self._stream.enlist()
+        self._around.metrics.opening.observe(trio.current_time() - began)
+        self._log.info(
+            "call_opened" if self._spooled else "session_opened",
+            probe=event.is_probe,
+            channels=list(event.media.channels) if event.media else [],
+            language=event.parameters.language,
+            reconnected=bool(event.parameters.continued_sessions),
+        )
+
+    def _first_fact(self, event: OpenReceived) -> Opened:
+        parameters: OpenParameters = event.parameters
+        media = event.media
+        assert media is not None
+        party = parameters.participant
+        return Opened(
+            session_id=self._credentials.session_id,
+            organization_id=self._credentials.organization_id,
+            correlation_id=self._credentials.correlation_id,
+            conversation_id=parameters.conversation_id,
+            participant=Participant(
+                id=party.id, ani=party.ani, ani_name=party.ani_name, dnis=party.dnis
+            ),
+            language=parameters.language,
+            custom_config=parameters.custom_config,
+            media=Media(
+                format=media.format,
+                channels=tuple(str(channel) for channel in media.channels),
+                rate=media.rate,
+            ),
+            started_at=utc_text(self._around.clock()),
+            start_samples=event.start_samples,
+            continued_sessions=tuple(
+                ContinuedSession(before.id, before.serverseq, before.clientseq)
+                for before in parameters.continued_sessions
+            ),
+            key_label=self._credentials.key_id,
+            retry_attempt=self._credentials.retry_attempt,
+        )
+
+    async def _close(self, event: CloseReceived) -> None:
+        """Makes the call durable, and only then answers ``close``."""
+        began = trio.current_time()
+        self._lane.ignore()
+        if self._spooled is None:
+            self._session.closed(now=trio.current_time())
+            return
+        self._notes.outcome = "ended"
+        # Past this point the peer may drop the socket; the call must not care.
+        with trio.CancelScope(
+            deadline=trio.current_time() + self.seal_deadline, shield=True
+        ):
+            await self._seal(event.audio_bytes, event.reason or "closed", complete=True)
+        if self._sealed:
+            self._session.closed(now=trio.current_time())
+            self._around.metrics.closing.observe(trio.current_time() - began)
+
+    async def _seal_rest(self) -> None:
+        """Seals a call that did not come to ``close``."""
+        if self._spooled is None or self._sealed:
+            return
+        self._lane.ignore()
+        await self._seal(self._lane.audio_bytes, self._notes.outcome, complete=False)
+        if not self._sealed:
+            # What is on disk is found by the next recovery.
+            self._spooled.release()
+
+    async def _seal(self, audio_bytes: int, reason: str, *, complete: bool) -> None:
+        """Brings the audio and the last facts to the disk, as far as it lets us."""
+        assert self._spooled is not None
+        await self._flush()
+        self._notes_drops()
+        stored = min(audio_bytes, self._lane.written_bytes)
+        if stored < audio_bytes:
+            # What is missing before the last gap shows from that gap's place.
+            begin = max(stored, self._last_gap_bytes())
+            self._lose(begin, audio_bytes - begin)
+        fact = ClosedFact(
+            reason=reason,
+            stored_bytes=stored,
+            ended_at=utc_text(self._around.clock()),
+            complete=complete and self._notes.lost_bytes == 0,
+        )
+        try:
+            await self._around.spool.seal(self._spooled, fact)
+        except SpoolError as error:
+            self._log.error("cannot_seal", error=str(error))
+            return
+        self._sealed = True
+        self._around.sealed(self._spooled)
+
+    async def _flush(self) -> None:
+        """Waits until the audio is in its file, or the disk has had its chance."""
+        with trio.move_on_after(_FLUSH_DEADLINE):
+            while True:
+                try:
+                    await self._around.pump.flush(self._lane)
+                except SpoolError:
+                    await trio.sleep(_FLUSH_PAUSE)
+                else:
+                    return
+
+    def _notes_drops(self) -> None:
+        """Writes down audio that came while the disk could not take it."""
+        for before, dropped in self._lane.take_drops():
+            self._lose(before, dropped)
+
+    def _lose(self, before_bytes: int, lost_bytes: int) -> None:
+        media = self._session.media
+        if media is None:
+            return
+        channels = len(media.channels)
+        self._notes.lost_bytes += lost_bytes
+        self._around.metrics.lost_bytes.inc(lost_bytes)
+        gap = Gap(GapKind.LOST, before_bytes // channels, lost_bytes // channels)
+        self._session.add_lost(gap.offset_samples, gap.length_samples)
+        self._note(GapRecorded(gap))
+
+    def _last_gap_bytes(self) -> int:
+        media, gaps = self._session.media, self._session.timeline.gaps
+        return gaps[-1].offset_samples * len(media.channels) if media and gaps else 0
+
+    def _samples_so_far(self) -> int:
+        media = self._session.media
+        return self._lane.audio_bytes // len(media.channels) if media else 0
+
+    def _write(self, fact: GapFact | LanguageFact | PausedFact) -> None:
+        if self._spooled is not None:
+            self._around.spool.append(self._spooled, fact)
+
+    def _sum_up(self) -> None:
+        """Counts the call, and writes its last line."""
+        notes, lane = self._notes, self._lane
+        self._around.metrics.calls.labels(notes.outcome).inc()
+        self._around.metrics.audio_bytes.inc(lane.audio_bytes)
+        self._log.info(
+            "call_ended" if self._spooled else "session_ended",
+            outcome=notes.outcome,
+            seconds=round(trio.current_time() - notes.began, 3),
+            audio_bytes=lane.audio_bytes,
+            frames=lane.messages,
+            gaps=notes.gaps,
+            lost_bytes=notes.lost_bytes,
+            violations=notes.violations,
+            sealed=self._sealed,
+        )

@@ -1,0 +1,268 @@
+"""The command ``audiohook``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import trio
+import typer
+from rich.console import Console
+
+from audiohook import __version__, logs, service, settings
+from audiohook.authentication import configured_keys
+from audiohook.demo import run_demo
+from audiohook.errors import AudioHookError
+from audiohook.simulator.client import run_call
+from audiohook.simulator.options import CallOptions, parse_custom_config, parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+_EXIT_USAGE = 2
+_KEY_BYTES = 24
+
+app = typer.Typer(
+    name="audiohook",
+    help="Records Genesys Cloud calls that come by AudioHook Monitor.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EnvFile = Annotated[
+    Path, typer.Option(help="File with settings, one NAME=value a line.")
+]
+
+
+def main() -> None:
+    """Runs the command; ends the process with its exit code."""
+    try:
+        app()
+    except* AudioHookError as group:
+        for error in _leaves(group):
+            print(f"audiohook: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(_EXIT_USAGE)
+
+
+def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"audiohook {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Records Genesys Cloud calls that come by AudioHook Monitor."""
+
+
+@app.command()
+def serve(
+    *,
+    port: Annotated[int | None, typer.Option(help="Port; overrides PORT.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address; overrides HOST.")] = None,
+    recordings_dir: Annotated[
+        Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Run the service until SIGTERM, which lets live calls end first."""
+    chosen = settings.load(
+        env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
+    )
+    log = _start_log(chosen)
+    keys = configured_keys(chosen)
+    announce: Callable[[int], None] = _no_announcement
+    if not keys:
+        key = secrets.token_urlsafe(_KEY_BYTES)
+        keys = {key: None}
+        announce = _announcement(key)
+    if chosen.assemblyai_api_key is None:
+        log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")
+    house = service.Service(chosen, keys, log=log)
+    trio.run(service.serve, house, announce)
+
+
+def _no_announcement(_port: int) -> None:
+    """Says nothing: the operator knows the keys."""
+
+
+def _announcement(key: str) -> Callable[[int], None]:
+    """Returns what tells a person how to make a first call; the key is shown once."""
+
+    def announce(port: int) -> None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(
+            "\nNo API_KEY is set: this key is good until the service stops, and only"
+            " this machine can connect."
+            f"\n\n    API key  {key}"
+            "\n\nMake a call from another shell:"
+            f"\n\n    {_own_command()} call ws://127.0.0.1:{port}/ --api-key {key}\n",
+            markup=False,
+        )
+
+    return announce
+
+
+def _own_command() -> str:
+    """How the person at the keyboard reaches this program."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return "python -m audiohook"
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@app.command()
+def recover(*, env_file: EnvFile = Path(".env")) -> None:
+    """Finish what an earlier process left in the spool, without serving."""
+    chosen = settings.load(env_file=env_file)
+    log = _start_log(chosen)
+
+    async def run() -> int:
+        found = await service.recover(chosen, log=log)
+        typer.echo(f"{found.stored} calls stored, {found.waiting} left in the spool")
+        return 1 if found.waiting else 0
+
+    sys.exit(trio.run(run))
+
+
+@app.command()
+def call(
+    uri: Annotated[str, typer.Argument(help="Such as ws://127.0.0.1:3000/.")],
+    *,
+    wav: Annotated[
+        Path | None,
+        typer.Option(
+            help="µ-law or PCM16 WAV, 8 kHz, mono or stereo; without it a built-in"
+            " conversation is played."
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
+    ] = None,
+    client_secret: Annotated[
+        str | None,
+        typer.Option(envvar="CLIENT_SECRET", help="In base64; signs the request."),
+    ] = None,
+    duration: Annotated[
+        float, typer.Option(help="Seconds of the built-in conversation.")
+    ] = 10.0,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="As fast as it goes, not in real time.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Only try the connection, as Genesys does.")
+    ] = False,
+    pause: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AT:LENGTH", help="Pause there; may be repeated."),
+    ] = None,
+    discard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AT:LENGTH", help="Lose audio there; may be repeated."),
+    ] = None,
+    hang_up: Annotated[
+        bool,
+        typer.Option("--hang-up", help="Drop the socket at the end, without close."),
+    ] = False,
+    hang_up_at: Annotated[
+        float | None, typer.Option(help="Drop the socket at that second.")
+    ] = None,
+    frame_ms: Annotated[int, typer.Option(help="Length of a frame of audio.")] = 200,
+    vary_frames: Annotated[
+        int | None,
+        typer.Option(metavar="SEED", help="Frames of random lengths instead."),
+    ] = None,
+    conversation: Annotated[
+        str | None, typer.Option(help="Conversation id; random without it.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Language of the call.")] = "en-US",
+    custom_config: Annotated[
+        str | None, typer.Option(metavar="JSON", help="customConfig of the call.")
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates to trust, PEM.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Trust any certificate.")
+    ] = False,
+) -> None:
+    """Make one call to an AudioHook server, as Genesys Cloud would.
+
+    Ends with 1, and a line that says why, if the server breaks a rule of the
+    protocol.
+    """
+    options = CallOptions(
+        uri=uri,
+        wav=wav,
+        api_key=api_key,
+        client_secret=client_secret,
+        duration=duration,
+        fast=fast,
+        probe=probe,
+        pauses=tuple(parse_span(span) for span in pause or ()),
+        discards=tuple(parse_span(span) for span in discard or ()),
+        hang_up=hang_up,
+        hang_up_at=hang_up_at,
+        frame_ms=frame_ms,
+        frame_seed=vary_frames,
+        language=language,
+        custom_config=parse_custom_config(custom_config) if custom_config else None,
+        ca_file=ca_file,
+        insecure=insecure,
+        conversation_id=conversation or str(uuid.uuid4()),
+    )
+    sys.exit(run_call(options, Console(highlight=False, soft_wrap=True)))
+
+
+@app.command()
+def demo(
+    *,
+    recordings_dir: Annotated[
+        Path, typer.Option(help="Where the recording is to be stored.")
+    ] = Path("recordings"),
+    wav: Annotated[Path | None, typer.Option(help="Play this WAV instead.")] = None,
+) -> None:
+    """Play one simulated call through a service of its own, and show the result."""
+    logs.configure("auto", logging.WARNING)
+    console = Console(highlight=False, soft_wrap=True)
+    sys.exit(run_demo(recordings_dir, wav, console, log=_log()))
+
+
+def _start_log(chosen: settings.Settings) -> FilteringBoundLogger:
+    logs.configure(chosen.log_format)
+    # botocore finds the AWS names of .env where it always looks.
+    os.environ.update(chosen.aws_environment())
+    return _log()
+
+
+def _log() -> FilteringBoundLogger:
+    log: FilteringBoundLogger = structlog.get_logger(logs.OWN_LOGGERS)
+    return log

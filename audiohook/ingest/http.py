@@ -1,0 +1,109 @@
+"""The little HTTP that comes before a WebSocket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import h11
+import trio
+
+from audiohook.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from audiohook.ingest.stream import DivertedStream
+
+SECONDS = 1.0
+
+# What an answer may take before the connection is closed.
+_ANSWER_DEADLINE = 5 * SECONDS
+
+_REASONS = {
+    200: b"OK",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    405: b"Method Not Allowed",
+    426: b"Upgrade Required",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request as it came.
+
+    Attributes:
+        method: Such as ``GET``.
+        target: Path and query, untouched, as the signature needs it.
+        headers: Names in lower case and values, in order.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Whether the WebSocket library should judge the request."""
+        return any(
+            name == b"upgrade" and value.lower() == b"websocket"
+            for name, value in self.headers
+        )
+
+
+def parse_head(data: bytes) -> RequestHead:
+    """Parses the head of a request.
+
+    Args:
+        data: The bytes up to and including the blank line.
+
+    Raises:
+        RemoteProtocolError: It is not HTTP/1.1.
+    """
+    connection = h11.Connection(h11.SERVER)
+    try:
+        connection.receive_data(data)
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise RemoteProtocolError("not an HTTP request") from error
+    if not isinstance(event, h11.Request):
+        raise RemoteProtocolError("not an HTTP request")
+    return RequestHead(event.method, event.target, list(event.headers))
+
+
+async def answer(
+    stream: DivertedStream,
+    status: int,
+    body: bytes,
+    *,
+    without_body: bool = False,
+    headers: bytes = b"",
+) -> None:
+    """Answers a request that does not become a WebSocket, and closes.
+
+    Args:
+        stream: Where the request came from.
+        status: One of the few that are used here.
+        body: Plain text for a person with ``curl``.
+        without_body: Send the length of the body only, as ``HEAD`` asks.
+        headers: More header lines, each with its line end.
+    """
+    data = (
+        b"HTTP/1.1 %d %s\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n"
+        b"%sConnection: close\r\n\r\n" % (status, _REASONS[status], len(body), headers)
+    )
+    try:
+        with trio.move_on_after(_ANSWER_DEADLINE):
+            await stream.send_all(data if without_body else data + body)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # nobody is there to read it
+    finally:
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trustme
+
+from audiohook.ingest.pump import Pump
+from audiohook.ingest.stream import DivertedStream
+from audiohook.ingest.transport import PlainTransport, TlsTransport
+from tests.ingest.sockets import connection
+from tests.reference_frames import BINARY, TEXT, frame
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+INTERVAL = 0.02
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+
+@asynccontextmanager
+async def plain(
+    _authority: trustme.CA,
+) -> AsyncIterator[tuple[trio.abc.Stream, DivertedStream, Pump]]:
+    pump = Pump(INTERVAL)
+    async with connection() as (client, server), trio.open_nursery() as nursery:
+        await nursery.start(pump.run)
+        stream = DivertedStream(PlainTransport(server, pump.fleet), pump)
+        yield client, stream, pump
+        await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def encrypted(
+    authority: trustme.CA,
+) -> AsyncIterator[tuple[trio.abc.Stream, DivertedStream, Pump]]:
+    pump = Pump(INTERVAL)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    # A client that closes with a ticket unread would reset the connection.
+    context.num_tickets = 0
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with connection() as (client, server), trio.open_nursery() as nursery:
+        await nursery.start(pump.run)
+        transport = TlsTransport(server, context)
+        secure = trio.SSLStream(client, trusting, server_hostname="localhost")
+        async with trio.open_nursery() as hands:
+            hands.start_soon(secure.do_handshake)
+            hands.start_soon(transport.handshake)
+        stream = DivertedStream(transport, pump)
+        yield secure, stream, pump
+        await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+both = pytest.mark.parametrize("opened", [plain, encrypted])
+
+
+@both
+async def test_reader_gets_all_but_audio(opened, authority) -> None:  # type: ignore[no-untyped-def]
+    audio = os.memfd_create("audio")
+    async with opened(authority) as (client, stream, pump):
+        await client.send_all(b"GET / HTTP/1.1\r\n\r\n" + frame(TEXT, b"early"))
+        head = await stream.receive_head(1000)
+        assert head == b"GET / HTTP/1.1\r\n\r\n"
+        assert await stream.receive_some() == head + frame(TEXT, b"early")
+        stream.lane.keep(2, audio)
+        stream.enlist()
+        stream.enlist()
+        data = frame(BINARY, bytes(1600)) * 50 + frame(TEXT, b"late")
+        await client.send_all(data)
+        received = b""
+        while len(received) < len(frame(TEXT, b"late")):
+            received += await stream.receive_some()
+        assert received == frame(TEXT, b"late")
+        assert stream.lane.pop_mark() == 0
+        assert stream.lane.pop_mark() == 80_000
+        await pump.flush(stream.lane)
+        assert os.fstat(audio).st_size == 80_000
+        await stream.send_all(b"answer")
+        assert await client.receive_some() == b"answer"
+    os.close(audio)
+
+
+@both
+async def test_end_of_stream_reaches_an_enlisted_reader(opened, authority) -> None:  # type: ignore[no-untyped-def]
+    async with opened(authority) as (client, stream, _):
+        stream.lane.start_frames(0)
+        stream.lane.keep(1)
+        stream.enlist()
+        await client.send_all(frame(BINARY, b"last"))
+        await client.aclose()
+        with trio.fail_after(5):
+            assert await stream.receive_some() == b""
+        assert stream.lane.audio_bytes == 4
+
+
+@both
+async def test_closing_wakes_the_reader(opened, authority) -> None:  # type: ignore[no-untyped-def]
+    async with opened(authority) as (_, stream, pump), trio.open_nursery() as nursery:
+        stream.lane.start_frames(0)
+        stream.enlist()
+
+        async def read() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        await stream.aclose()
+        assert pump.statistics().lanes == 0
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_all(b"x")
+
+
+@both
+async def test_audio_that_came_before_closing_is_read(opened, authority) -> None:  # type: ignore[no-untyped-def]
+    async with opened(authority) as (client, stream, _):
+        stream.lane.start_frames(0)
+        stream.lane.keep(1)
+        await client.send_all(frame(BINARY, b"abc"))
+        await stream.transport.wait_readable()
+        await stream.aclose()
+        assert stream.lane.audio_bytes == 3
+
+
+async def test_reset_breaks_the_reader(authority: trustme.CA) -> None:
+    async with plain(authority) as (client, stream, _):
+        assert isinstance(client, trio.SocketStream)
+        stream.lane.start_frames(0)
+        stream.enlist()
+        client.setsockopt(
+            trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1" + bytes(7)
+        )
+        client.socket.close()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+
+
+async def test_tls_garbage_breaks_the_reader(authority: trustme.CA) -> None:
+    async with encrypted(authority) as (client, stream, _):
+        assert isinstance(client, trio.SSLStream)
+        stream.lane.start_frames(0)
+        stream.enlist()
+        await client.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+
+
+async def test_tls_handshake_fails_on_garbage_and_on_an_early_end(
+    authority: trustme.CA,
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    async with connection() as (client, server):
+        await client.send_all(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(ssl.SSLError):
+            await TlsTransport(server, context).handshake()
+    async with connection() as (client, server):
+        await client.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await TlsTransport(server, context).handshake()
+
+
+async def test_large_answers_go_out_over_tls_while_audio_comes_in(
+    authority: trustme.CA,
+) -> None:
+    async with encrypted(authority) as (client, stream, _):
+        stream.lane.start_frames(0)
+        stream.lane.keep(1)
+        stream.enlist()
+        size = 3_000_000
+        received = bytearray()
+
+        async def drain() -> None:
+            while len(received) < size:
+                received.extend(await client.receive_some(65536))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send_all, bytes(size))
+            nursery.start_soon(client.send_all, frame(BINARY, bytes(60_000)) * 10)
+            nursery.start_soon(drain)
+        assert received == bytes(size)
+        with trio.fail_after(5):
+            while stream.lane.audio_bytes < 600_000:
+                await trio.sleep(INTERVAL)
