@@ -6,4 +6,14 @@ losing a sample, stores a WAV, and has it transcribed.
 
 from audiohook._version import __version__
 
+try:
+    from audiohook import _ulaw as _ulaw
+except ImportError as error:
+    # There is no slow path to fall back to: a service that lost its compiled
+    # modules unseen would carry a fraction of the calls it was sized for.
+    raise ImportError(
+        "audiohook is here without its compiled modules; build them with "
+        "`make build`, or with `pip install .`, which needs a C compiler"
+    ) from error
+
 __all__ = ["__version__"]
