@@ -1,0 +1,694 @@
+"""What an operator can set, and how it is found, checked and described.
+
+Every setting has one name in capitals, used alike in the environment, in
+``.env`` and among systemd's credentials. Where more than one of them has it,
+the first of these wins:
+
+1. flags of the command line,
+2. the environment,
+3. ``.env`` in the current directory,
+4. files in ``$CREDENTIALS_DIRECTORY``,
+5. the default.
+
+Credentials come right above the defaults because they belong to the machine: the
+unit hands them to every start alike, and whatever is said besides is said for
+this one. A secret that is only a credential is not affected.
+
+An empty value counts as none, since example files list optional names with
+nothing behind them.
+
+Faults are gathered and reported as one line each: the name, what is wrong, and
+an example. No line ever holds the value that was given.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import ipaddress
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from dotenv.parser import parse_stream
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
+
+from audiohook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from dotenv.parser import Original
+    from pydantic.fields import FieldInfo
+    from pydantic_core import ErrorDetails
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+HOURS = 60 * MINUTES
+
+API_KEY_PATTERN = r"^[a-zA-Z0-9+/_-]+={0,2}$"
+"""What Genesys accepts as an API key."""
+
+AWS_OTHER = "AWS_*"
+"""Name under which further ``AWS_…`` names of ``.env`` are gathered."""
+
+_SECRET_PATTERN = re.compile(
+    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{3}=?|[A-Za-z0-9+/]{2}(?:==)?)?"
+)
+_BUCKET_PATTERN = re.compile(r"[A-Za-z0-9._-]{3,255}|arn:[!-~]+")
+_REGION_PATTERN = re.compile(r"[A-Za-z0-9-]{1,63}")
+_HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_MAX_PREFIX_BYTES = 512
+# 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but neither HOSTNAME for HOST nor
+# LOG_LEVEL for LOG_FORMAT.
+_LOOKS_LIKE = 0.8
+# What a credential of these names holds is the file's content, so the setting,
+# a path, is where the credential lies.
+_FILE_SETTINGS = frozenset({"API_KEYS_FILE", "TLS_CERTIFICATE", "TLS_KEY"})
+
+
+class Description(NamedTuple):
+    """One setting as a reader needs it.
+
+    Attributes:
+        name: Its name in the environment.
+        default: Its default in words, empty if there is none.
+        meaning: What it does.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
+def decode_secret(text: str) -> bytes:
+    """Decode a client secret.
+
+    Args:
+        text: Base64 with the alphabet ``+/``; padding may be missing.
+
+    Returns:
+        The bytes that key the HMAC; none for empty text.
+
+    Raises:
+        ValueError: If the text is not base64; the error does not hold it.
+
+    Source: Genesys Cloud developer centre, AudioHook, "Security".
+    """
+    if not _SECRET_PATTERN.fullmatch(text):
+        raise ValueError("is not base64")
+    unpadded = text.rstrip("=")
+    return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4))
+
+
+def _api_key(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(API_KEY_PATTERN, value.get_secret_value()):
+        raise ValueError(
+            "may hold letters, digits and + / _ - only, with up to two = at the end"
+        )
+    return value
+
+
+def _client_secret(value: SecretStr) -> SecretStr:
+    decode_secret(value.get_secret_value())
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        if not _HOST_NAME_PATTERN.fullmatch(value):
+            raise ValueError(
+                "is neither an IP address nor a host name (no scheme, no port)"
+            ) from None
+    return value
+
+
+def _bucket(value: str) -> str:
+    if not _BUCKET_PATTERN.fullmatch(value):
+        raise ValueError(
+            "is not a bucket's name (no s3://, no folders; those go in S3_KEY_PREFIX)"
+        )
+    return value
+
+
+def _region(value: str) -> str:
+    if not _REGION_PATTERN.fullmatch(value):
+        raise ValueError("is not a region's name")
+    return value
+
+
+def _key_prefix(value: str) -> str:
+    prefix = value.removesuffix("/")
+    if prefix.startswith("/") or not prefix:
+        raise ValueError("must be relative and not empty")
+    if any(part in {"", ".", ".."} for part in prefix.split("/")):
+        raise ValueError("must not have an empty part, '.' or '..' between slashes")
+    if not prefix.isprintable() or "\\" in prefix:
+        raise ValueError("must hold neither control characters nor backslashes")
+    if len(prefix.encode("utf-8")) > _MAX_PREFIX_BYTES:
+        raise ValueError(f"must not be longer than {_MAX_PREFIX_BYTES} bytes")
+    return prefix + "/"
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # a port or an IPv6 address that is none
+        valid = False
+    if not valid or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("is not an http:// or https:// address")
+    return value
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(_url(value))
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must have no user name, no query and no fragment")
+    return value.rstrip("/")
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+        raise ValueError("holds a space or a character that is not ASCII")
+    return value
+
+
+def _secret_url(value: SecretStr) -> SecretStr:
+    _url(value.get_secret_value())
+    return value
+
+
+def _json_object(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("is not a JSON object")
+    return parsed
+
+
+def _no_constant(_: str) -> object:
+    raise ValueError
+
+
+def _default_host(data: dict[str, Any]) -> str | None:
+    has_key = data.get("api_key") or data.get("api_keys_file")
+    return None if has_key else "127.0.0.1"
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
+Token = Annotated[SecretStr, AfterValidator(_token)]
+Host = Annotated[str, AfterValidator(_host)]
+Bucket = Annotated[str, AfterValidator(_bucket)]
+Region = Annotated[str, AfterValidator(_region)]
+KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+JsonObject = Annotated[dict[str, JsonValue], NoDecode, BeforeValidator(_json_object)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """All settings, checked. Make it with `load`.
+
+    The name of a setting is the attribute's in capitals.
+    """
+
+    model_config = SettingsConfigDict(
+        alias_generator=str.upper,
+        case_sensitive=True,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    port: Port = Field(
+        3000,
+        description="Port for Genesys; 0 takes any that is free",
+        examples=["3000"],
+    )
+    api_key: ApiKey | None = Field(
+        None,
+        description="API key of the AudioHook integration",
+        examples=["SGVsbG8sIEkgYW0gdGhlIEFQSSBrZXkh"],
+    )
+    client_secret: ClientSecret | None = Field(
+        None,
+        description="Client secret that goes with API_KEY, in base64; with it,"
+        " only signed requests are accepted",
+        examples=["TXlTdXBlclNlY3JldEtleVRlbGxOby0xITJAMyM0JDU="],
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="JSON file that maps API keys to client secrets, for more than"
+        " one integration",
+        examples=["/etc/audiohook/keys.json"],
+    )
+    host: Host | None = Field(
+        default_factory=_default_host,
+        description="Address to listen on",
+        examples=["127.0.0.1"],
+        json_schema_extra={"default": "all once there is a key, else 127.0.0.1"},
+    )
+    recordings_dir: Path = Field(
+        Path("recordings"),
+        description="Folder of the spool, and of the recordings if there is no bucket",
+        examples=["/var/lib/audiohook"],
+    )
+    s3_bucket: Bucket | None = Field(
+        None, description="Bucket for the recordings", examples=["my-recordings"]
+    )
+    s3_key_prefix: KeyPrefix = Field(
+        "calls/",
+        description="What the keys of all stored objects begin with",
+        examples=["calls/"],
+    )
+    aws_region: Region | None = Field(
+        None, description="Region of the bucket", examples=["eu-central-1"]
+    )
+    aws_access_key_id: Token | None = Field(
+        None,
+        description="Access key, unless the machine has a role",
+        examples=["AKIAIOSFODNN7EXAMPLE"],
+    )
+    aws_secret_access_key: Token | None = Field(
+        None,
+        description="Secret that goes with AWS_ACCESS_KEY_ID",
+        examples=["wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"],
+    )
+    aws_endpoint_url_s3: BaseUrl | None = Field(
+        None,
+        description="Address of an S3 service other than Amazon's",
+        examples=["http://127.0.0.1:8333"],
+    )
+    aws_other: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        {},
+        validation_alias=AWS_OTHER,
+        repr=False,
+        description="Further names in .env that botocore knows, passed on to it",
+        examples=["AWS_PROFILE=recordings"],
+    )
+    keep_raw: bool = Field(
+        True,
+        description="Store the µ-law audio as received beside the WAV",
+        examples=["true"],
+    )
+    wav_encoding: Literal["pcm16", "ulaw"] = Field(
+        "pcm16", description="Samples of the WAV", examples=["pcm16"]
+    )
+    channel_layout: Literal["stereo", "mono", "split"] = Field(
+        "stereo",
+        description="Both sides in one file, mixed, or a file each",
+        examples=["stereo"],
+    )
+    gaps: Literal["silence", "cut"] = Field(
+        "silence",
+        description="What takes the place of audio that was paused or lost",
+        examples=["silence"],
+    )
+    assemblyai_api_key: Token | None = Field(
+        None,
+        description="Key for transcription, which is off without it",
+        examples=["0123456789abcdef0123456789abcdef"],
+    )
+    assemblyai_base_url: BaseUrl = Field(
+        "https://api.assemblyai.com",
+        description="Where AssemblyAI answers",
+        examples=["https://api.eu.assemblyai.com"],
+    )
+    assemblyai_params: JsonObject = Field(
+        {},
+        repr=False,
+        description="JSON object laid over the parameters of every transcription job",
+        examples=['{"language_code": "de"}'],
+    )
+    delete_transcript: bool = Field(
+        False,
+        description="Delete the transcript at AssemblyAI once it is stored",
+        examples=["false"],
+    )
+    transcribe: Literal["here", "elsewhere"] = Field(
+        "here",
+        description="Who starts transcription: this process or the bucket's events",
+        examples=["here"],
+    )
+    webhook_url: SecretUrl | None = Field(
+        None,
+        description="Address told of every stored call",
+        examples=["https://example.com/calls"],
+    )
+    tls_certificate: Path | None = Field(
+        None,
+        description="Certificate chain in PEM, if TLS ends in this process",
+        examples=["/etc/audiohook/tls/fullchain.pem"],
+    )
+    tls_key: Path | None = Field(
+        None,
+        description="Private key that goes with TLS_CERTIFICATE",
+        examples=["/etc/audiohook/tls/privkey.pem"],
+    )
+    admin_port: Port = Field(
+        9090,
+        description="Port for health and metrics, on loopback; 0 takes any that is"
+        " free",
+        examples=["9090"],
+    )
+    max_calls: int | None = Field(
+        None,
+        ge=1,
+        description="Most calls at a time; no limit by default",
+        examples=["1000"],
+    )
+    drain_timeout: float = Field(
+        5 * MINUTES,
+        ge=0,
+        le=24 * HOURS,
+        allow_inf_nan=False,
+        description="Seconds that live calls get to end after SIGTERM",
+        examples=["300"],
+    )
+    ingest_interval: float = Field(
+        0.2 * SECONDS,
+        ge=0.02 * SECONDS,
+        le=1 * SECONDS,
+        description="Seconds between two visits to every open socket",
+        examples=["0.2"],
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="Form of the log; auto is console in a terminal, json elsewhere",
+        examples=["auto"],
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        faults = [*self._pair_faults(), *self._tls_faults()]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _pair_faults(self) -> Iterator[str]:
+        if self.client_secret and not self.api_key:
+            yield "CLIENT_SECRET: goes with API_KEY, which is not set"
+        if self.aws_access_key_id and not self.aws_secret_access_key:
+            yield "AWS_ACCESS_KEY_ID: goes with AWS_SECRET_ACCESS_KEY, which is not set"
+        if self.aws_secret_access_key and not self.aws_access_key_id:
+            yield "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set"
+        if self.port == self.admin_port != 0:
+            yield "ADMIN_PORT: must not be the same as PORT"
+
+    def _tls_faults(self) -> Iterator[str]:
+        if self.tls_certificate and not self.tls_key:
+            yield "TLS_CERTIFICATE: goes with TLS_KEY, which is not set"
+        if self.tls_key and not self.tls_certificate:
+            yield "TLS_KEY: goes with TLS_CERTIFICATE, which is not set"
+        for name in ("tls_certificate", "tls_key"):
+            path: Path | None = getattr(self, name)
+            try:
+                if path is not None:
+                    path.open("rb").close()
+            except OSError as error:
+                yield f"{name.upper()}: {path} cannot be read ({error.strerror})"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Say where settings come from, the strongest first.
+
+        Args:
+            settings_cls: This class.
+            init_settings: Arguments of the constructor: flags, and what `load`
+                found in ``.env`` and the environment does not have.
+            env_settings: The environment.
+            dotenv_settings: Not used.
+            file_secret_settings: Knows the folder of credentials.
+
+        Returns:
+            The sources.
+        """
+        credentials = _Credentials(settings_cls, file_secret_settings)
+        return init_settings, env_settings, credentials
+
+    def aws_environment(self) -> dict[str, str]:
+        """Give what botocore must find in the environment.
+
+        botocore reads its own settings from there and nowhere near ``.env``, so
+        the caller lays this over ``os.environ`` before it makes a session.
+
+        Returns:
+            Names and values, secrets in the clear; what the environment has
+            already keeps its value.
+        """
+        named = {
+            "AWS_REGION": self.aws_region,
+            # botocore reads the region from this name only.
+            "AWS_DEFAULT_REGION": self.aws_region,
+            "AWS_ENDPOINT_URL_S3": self.aws_endpoint_url_s3,
+            "AWS_ACCESS_KEY_ID": _reveal(self.aws_access_key_id),
+            "AWS_SECRET_ACCESS_KEY": _reveal(self.aws_secret_access_key),
+        }
+        environment = {name: value for name, value in named.items() if value}
+        for name, secret in self.aws_other.items():
+            environment[name] = secret.get_secret_value()
+        if default_region := os.environ.get("AWS_DEFAULT_REGION"):
+            environment["AWS_DEFAULT_REGION"] = default_region
+        return environment
+
+
+def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
+    """Find and check all settings.
+
+    Args:
+        env_file: File with lines ``NAME=value``; it may be absent.
+        **flags: Settings from the command line by attribute, such as
+            ``port=0``; None stands for a flag that was not given.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: If a setting is unknown or wrong: one line for each fault.
+    """
+    known = _names()
+    given: dict[str, Any] = {}
+    others: dict[str, SecretStr] = {}
+    for name, text in _read_env_file(env_file, known).items():
+        if not text or os.environ.get(name):
+            continue
+        if name in known:
+            given[name] = text
+        elif name.startswith("AWS_"):
+            others[name] = SecretStr(text)
+    for attribute, value in flags.items():
+        if value is not None:
+            given[attribute.upper()] = value
+    if unknown := given.keys() - known:
+        raise ConfigError(f"{min(unknown)}: is not a setting")
+    given[AWS_OTHER] = others
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY") or None
+    try:
+        return Settings(_secrets_dir=credentials, **given)
+    except ValidationError as error:
+        lines = [_line(fault) for fault in error.errors() if _is_fault(fault)]
+        # Without the cause, which holds what was given.
+        raise ConfigError("\n".join(lines)) from None
+
+
+def describe() -> list[Description]:
+    """Describe every setting, in the order of the class.
+
+    Returns:
+        Rows for a table.
+    """
+    return [
+        Description(_name(attribute, info), _default(info), info.description or "")
+        for attribute, info in Settings.model_fields.items()
+    ]
+
+
+def _read_env_file(path: Path, known: Collection[str]) -> dict[str, str]:
+    """Read ``.env``.
+
+    pydantic-settings would read it too, but would pass over lines that it
+    cannot read and names that it does not know, and replace ``${NAME}`` in
+    values, which a secret may well hold.
+
+    Args:
+        path: The file; it may be absent.
+        known: Names of our settings.
+
+    Returns:
+        All names with their values as they stand, foreign ones among them.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a name in it looks like a
+            setting misspelt.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    values: dict[str, str] = {}
+    for binding in bindings:
+        if binding.key and binding.value is not None:
+            values[binding.key] = binding.value
+        elif binding.error or binding.key:
+            raise ConfigError(
+                f"{path}: line {_first_line(binding.original)} is not of the form"
+                " NAME=value; for example PORT=3000"
+            )
+    for name in values:
+        if name not in known and not name.startswith("AWS_"):
+            _check_foreign(name, known, path)
+    return values
+
+
+def _check_foreign(name: str, known: Collection[str], path: Path) -> None:
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LOOKS_LIKE)
+    if close:
+        raise ConfigError(
+            f"{name}: is not a setting ({path}); did you mean {close[0]}?"
+        )
+
+
+class _Credentials(PydanticBaseSettingsSource):
+    """systemd's credentials: one file a setting, its name in either case.
+
+    Of the settings that are files themselves, the credential is that file.
+
+    Source: systemd.exec(5), LoadCredential=.
+    """
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource
+    ) -> None:
+        super().__init__(settings_cls)
+        # What BaseSettings makes of `_secrets_dir`; only the path is wanted.
+        assert isinstance(source, SecretsSettingsSource)
+        assert isinstance(source.secrets_dir, str | None)
+        self._folder = Path(source.secrets_dir) if source.secrets_dir else None
+
+    def get_field_value(
+        self, field: FieldInfo, field_name: str
+    ) -> tuple[Any, str, bool]:
+        name = _name(field_name, field)
+        return self._find(name), name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for attribute, info in self.settings_cls.model_fields.items():
+            value, name, _ = self.get_field_value(info, attribute)
+            if value:
+                found[name] = value
+        return found
+
+    def _find(self, name: str) -> str | None:
+        if self._folder is None:
+            return None
+        try:
+            for path in (self._folder / name, self._folder / name.lower()):
+                if not path.is_file():
+                    continue
+                if name in _FILE_SETTINGS:
+                    return str(path)
+                return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError(
+                f"{name}: credential cannot be read ({error.strerror})"
+            ) from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"{name}: credential is not UTF-8 text") from None
+        return None
+
+
+def _name(attribute: str, info: FieldInfo) -> str:
+    """Return the name under which a setting is looked for."""
+    alias = info.validation_alias
+    return alias if isinstance(alias, str) else attribute.upper()
+
+
+def _names() -> list[str]:
+    fields = Settings.model_fields.items()
+    return [name for field in fields if (name := _name(*field)) != AWS_OTHER]
+
+
+def _first_line(original: Original) -> int:
+    """Number the line of a binding, which may have blank lines before it."""
+    text = original.string
+    return original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
+
+
+def _default(info: FieldInfo) -> str:
+    extra = info.json_schema_extra
+    if isinstance(extra, dict):
+        return str(extra["default"])
+    match info.default:
+        case None:
+            return ""
+        case bool() as value:
+            return str(value).lower()
+        case float() as value:
+            return f"{value:g}"
+        case dict() as value:
+            return json.dumps(value)
+        case value:
+            return str(value)
+
+
+def _is_fault(fault: ErrorDetails) -> bool:
+    # HOST has no default while any other setting is wrong, which is no fault.
+    return fault["type"] != "default_factory_not_called"
+
+
+def _line(fault: ErrorDetails) -> str:
+    """Say in one line what is wrong with a setting."""
+    text = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:  # found by comparing settings: the text names them
+        return text
+    name = str(fault["loc"][0])
+    text = text.replace("Input should", "should")
+    for attribute, info in Settings.model_fields.items():
+        if _name(attribute, info) == name and info.examples:
+            return f"{name}: {text}; for example {name}={info.examples[0]}"
+    return f"{name}: {text}"

@@ -1,0 +1,396 @@
+"""Who gets in, who does not, and for which reason."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiohook import settings as settings_module
+from audiohook.authentication import (
+    FAILURE_DELAY,
+    Authenticator,
+    Credentials,
+    configured_keys,
+    read_keys_file,
+)
+from audiohook.errors import AuthenticationError, ConfigError
+from audiohook.protocol.signature import NonceCache, Refusal, sign
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from audiohook.settings import Settings
+
+NOW = 1_700_000_000.0
+TARGET = b"/api/v1/audiohook/ws?x=1"
+SECRET = b"0123456789abcdef"
+ORGANIZATION = "d7934305-0972-4844-938e-9060eef73d05"
+SESSION = "30b0e395-84d3-4570-ac13-9a62d8f514c0"
+CORRELATION = "e160e428-53e2-487c-977d-96989bf5c99d"
+KEYS = {"signed-key": SECRET, "free-key": None, "empty-key": b""}
+
+Headers = list[tuple[bytes, bytes]]
+
+
+def request(key: str = "signed-key", **changed: str | None) -> Headers:
+    fields: dict[str, str | None] = {
+        "Host": "audiohook.example.com",
+        "Audiohook-Organization-Id": ORGANIZATION,
+        "Audiohook-Session-Id": SESSION,
+        "Audiohook-Correlation-Id": CORRELATION,
+        "X-API-KEY": key,
+        "Audiohook-Retry-Attempt": "2",
+    }
+    for name in fields:
+        word = name.rpartition("-")[0].rpartition("-")[2].lower()
+        fields[name] = changed.get(word, fields[name])
+    return [(k.encode(), v.encode("latin-1")) for k, v in fields.items() if v]
+
+
+def with_signature(headers: Headers, secret: bytes = SECRET) -> Headers:
+    return headers + sign(headers, TARGET, secret=secret, now=NOW)
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    return Authenticator(KEYS)
+
+
+def refusal(
+    authenticator: Authenticator, headers: Sequence[tuple[bytes, bytes]]
+) -> tuple[Refusal, int]:
+    with pytest.raises(AuthenticationError) as caught:
+        authenticator.authenticate(headers, TARGET, now=NOW)
+    return Refusal(caught.value.reason), caught.value.http_status
+
+
+def test_signed_request_accepted(authenticator: Authenticator) -> None:
+    headers = with_signature(request())
+    assert authenticator.authenticate(headers, TARGET, now=NOW) == Credentials(
+        key_id="f3ff7665",
+        session_id=SESSION,
+        organization_id=ORGANIZATION,
+        correlation_id=CORRELATION,
+        retry_attempt=2,
+    )
+
+
+@pytest.mark.parametrize("key", ["free-key", "empty-key"])
+def test_unsigned_request_accepted_where_key_has_no_secret(
+    authenticator: Authenticator, key: str
+) -> None:
+    accepted = authenticator.authenticate(request(key), TARGET, now=NOW)
+    assert accepted.session_id == SESSION
+    # No nonce, so nothing to replay: the client's retry looks the same.
+    assert authenticator.authenticate(request(key), TARGET, now=NOW) == accepted
+
+
+def test_key_with_secret_never_accepted_unsigned(authenticator: Authenticator) -> None:
+    assert refusal(authenticator, request()) == (Refusal.UNSIGNED, 401)
+
+
+@pytest.mark.parametrize("key", ["free-key", "empty-key"])
+@pytest.mark.parametrize("secret", [SECRET, b"", b"\0" * 32])
+def test_signed_request_refused_where_key_has_no_secret(
+    authenticator: Authenticator, key: str, secret: bytes
+) -> None:
+    headers = with_signature(request(key), secret)
+    assert refusal(authenticator, headers) == (Refusal.UNEXPECTED_SIGNATURE, 401)
+
+
+@pytest.mark.parametrize(
+    "key", ["unknown", "SIGNED-KEY", "free-key ,", "\xfffree-key", "x" * 60_000]
+)
+def test_unknown_key_refused(authenticator: Authenticator, key: str) -> None:
+    headers = request(key)
+    assert refusal(authenticator, headers) == (Refusal.UNKNOWN_KEY, 401)
+    if key.isascii() and len(key) < 100:
+        signed = with_signature(headers)
+        assert refusal(authenticator, signed) == (Refusal.UNKNOWN_KEY, 401)
+
+
+@pytest.mark.parametrize("headers", [[], request(""), request(" ")])
+def test_missing_key_refused(authenticator: Authenticator, headers: Headers) -> None:
+    assert refusal(authenticator, headers) == (Refusal.PRECONDITION, 401)
+
+
+def test_empty_key_is_never_a_key() -> None:
+    authenticator = Authenticator({"": None})
+    assert refusal(authenticator, request("")) == (Refusal.PRECONDITION, 401)
+
+
+def test_key_given_twice_refused(authenticator: Authenticator) -> None:
+    headers = [*request("free-key"), (b"x-api-key", b"free-key")]
+    assert refusal(authenticator, headers) == (Refusal.UNKNOWN_KEY, 401)
+    signed = [*with_signature(request()), (b"x-api-key", b"signed-key")]
+    assert refusal(authenticator, signed) == (Refusal.PRECONDITION, 401)
+
+
+def test_wrong_secret_refused(authenticator: Authenticator) -> None:
+    headers = with_signature(request(), b"another")
+    assert refusal(authenticator, headers) == (Refusal.FAILED, 401)
+
+
+def test_half_signed_refused_even_where_key_has_no_secret(
+    authenticator: Authenticator,
+) -> None:
+    headers = [*request("free-key"), (b"Signature", b"sig1=:AAAA:")]
+    assert refusal(authenticator, headers) == (Refusal.INVALID, 401)
+
+
+def test_half_signed_with_unknown_key_refused(authenticator: Authenticator) -> None:
+    headers = [*request("unknown"), (b"Signature", b"sig1=:AAAA:")]
+    assert refusal(authenticator, headers) == (Refusal.INVALID, 401)
+
+
+def test_replay_refused(authenticator: Authenticator) -> None:
+    headers = with_signature(request())
+    authenticator.authenticate(headers, TARGET, now=NOW)
+    assert refusal(authenticator, headers) == (Refusal.REPLAYED, 401)
+    with pytest.raises(AuthenticationError, match="replayed"):
+        authenticator.authenticate(headers, TARGET, now=NOW + 13)
+    with pytest.raises(AuthenticationError, match="expired"):
+        authenticator.authenticate(headers, TARGET, now=NOW + 13.5)
+    # A retry is signed anew.
+    again = with_signature(request())
+    authenticator.authenticate(again, TARGET, now=NOW)
+
+
+def test_failed_signature_leaves_no_nonce_behind() -> None:
+    nonces = NonceCache()
+    authenticator = Authenticator(KEYS, nonces=nonces)
+    good = with_signature(request())
+    bad = [(name, value.replace(b"sig1=:", b"sig1=:AAAA")) for name, value in good]
+    assert refusal(authenticator, bad) == (Refusal.FAILED, 401)
+    assert len(nonces) == 0
+    authenticator.authenticate(good, TARGET, now=NOW)
+    assert len(nonces) == 1
+
+
+BAD_IDS = [
+    None,
+    "not-a-uuid",
+    SESSION.replace("-", ""),
+    "{" + SESSION + "}",
+    SESSION + ", " + SESSION,
+    "../" + SESSION,
+    SESSION[:-1] + "\xb2",
+]
+
+
+@pytest.mark.parametrize("name", ["organization", "session", "correlation"])
+@pytest.mark.parametrize("bad", BAD_IDS)
+def test_malformed_id_refused_once_the_key_is_known(
+    authenticator: Authenticator, name: str, bad: str | None
+) -> None:
+    headers = request("free-key", **{name: bad})
+    assert refusal(authenticator, headers) == (Refusal.MALFORMED, 400)
+    stranger = request("unknown", **{name: bad})
+    assert refusal(authenticator, stranger) == (Refusal.UNKNOWN_KEY, 401)
+
+
+def test_malformed_id_refused_though_signed(authenticator: Authenticator) -> None:
+    headers = with_signature(request(session="../../etc"))
+    assert refusal(authenticator, headers) == (Refusal.MALFORMED, 400)
+
+
+def test_id_in_capitals_becomes_canonical(authenticator: Authenticator) -> None:
+    headers = request("free-key", session=SESSION.upper())
+    accepted = authenticator.authenticate(headers, TARGET, now=NOW)
+    assert accepted.session_id == SESSION
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("0", 0),
+        ("17", 17),
+        ("-1", None),
+        ("1.0", None),
+        ("\xb2", None),
+        ("9" * 5000, None),
+        ("1, 2", None),
+    ],
+)
+def test_retry_attempt_never_costs_a_call(
+    authenticator: Authenticator, value: str | None, expected: int | None
+) -> None:
+    headers = request("free-key", retry=value)
+    accepted = authenticator.authenticate(headers, TARGET, now=NOW)
+    assert accepted.retry_attempt == expected
+
+
+def test_replaced_keys_count_at_once(authenticator: Authenticator) -> None:
+    used = with_signature(request())
+    authenticator.authenticate(used, TARGET, now=NOW)
+    authenticator.replace_keys({"new-key": None, "signed-key": SECRET})
+    assert refusal(authenticator, request("free-key")) == (Refusal.UNKNOWN_KEY, 401)
+    authenticator.authenticate(request("new-key"), TARGET, now=NOW)
+    assert refusal(authenticator, used) == (Refusal.REPLAYED, 401)
+
+
+def test_replacing_keys_takes_a_copy() -> None:
+    keys: dict[str, bytes | None] = {"free-key": None}
+    authenticator = Authenticator(keys)
+    keys.clear()
+    authenticator.authenticate(request("free-key"), TARGET, now=NOW)
+
+
+def test_no_keys_refuse_everybody() -> None:
+    assert refusal(Authenticator({}), request()) == (Refusal.UNKNOWN_KEY, 401)
+
+
+def test_failure_delay_is_the_documented_one() -> None:
+    assert FAILURE_DELAY == 0.5
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([name for name, _ in with_signature(request())])
+            | st.binary(max_size=8),
+            st.binary(max_size=40),
+        ),
+        max_size=12,
+    ),
+    st.binary(max_size=20),
+)
+def test_arbitrary_bytes_refused_cleanly(headers: Headers, target: bytes) -> None:
+    authenticator = Authenticator(KEYS)
+    with pytest.raises(AuthenticationError):
+        authenticator.authenticate(headers, target, now=NOW)
+
+
+@given(st.dictionaries(st.integers(0, 7), st.binary(max_size=80), min_size=1))
+def test_damaged_signed_request_refused_or_unharmed(damage: dict[int, bytes]) -> None:
+    headers = with_signature(request())
+    for place, value in damage.items():
+        headers[place] = (headers[place][0], value)
+    try:
+        Authenticator(KEYS).authenticate(headers, TARGET, now=NOW)
+    except AuthenticationError:
+        return
+    # The one header here that is not signed.
+    assert set(damage) == {5}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in request()])
+def test_header_of_many_kilobytes_refused_cleanly(
+    authenticator: Authenticator, name: bytes
+) -> None:
+    long = [(n, v * 3000 if n == name else v) for n, v in with_signature(request())]
+    if name == b"Audiohook-Retry-Attempt":
+        assert authenticator.authenticate(long, TARGET, now=NOW).retry_attempt is None
+    else:
+        assert refusal(authenticator, long)[1] == 401
+
+
+# The file of keys
+
+
+def keys_file(folder: Path, text: str | bytes) -> Path:
+    path = folder / "keys.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_keys_file_read(tmp_path: Path) -> None:
+    path = keys_file(
+        tmp_path,
+        '{"a": "MDEyMzQ1Njc4OWFiY2RlZg==", "b+/-_=": "MDEyMzQ1Njc4OWFiY2RlZg",'
+        ' "c": "", "d": null}',
+    )
+    assert read_keys_file(path) == {
+        "a": SECRET,
+        "b+/-_=": SECRET,
+        "c": None,
+        "d": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is not JSON"),
+        ('{"hush": "hush"', "is not JSON"),
+        (b'{"hush": "\xff"}', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('["hush"]', "is not one JSON object"),
+        ("null", "is not one JSON object"),
+        ("{}", "holds no key"),
+        ('{"a": null, "hush hush": null}', "entry 2: the key is not of the form"),
+        ('{"": null}', "entry 1: the key is not of the form"),
+        ('{"a\\n": null}', "entry 1: the key is not of the form"),
+        ('{"hush": null, "b": null, "hush": null}', "entry 3: the key is there twice"),
+        ('{"a": null, "b": 1}', "entry 2: the secret is neither text nor null"),
+        ('{"a": {"hush": 1}}', "entry 1: the secret is neither text nor null"),
+        ('{"a": "hush!"}', "entry 1: the secret is not base64"),
+        ('{"a": "hushh"}', "entry 1: the secret is not base64"),
+        ('{"a": "hush\\n"}', "entry 1: the secret is not base64"),
+    ],
+)
+def test_keys_file_fault_is_one_line_without_secrets(
+    tmp_path: Path, text: str | bytes, fault: str
+) -> None:
+    path = keys_file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        read_keys_file(path)
+    line = str(caught.value)
+    assert line.startswith(f"API_KEYS_FILE: {path} {fault}")
+    assert "for example {" in line
+    assert "\n" not in line
+    assert "hush" not in line
+    assert caught.value.__suppress_context__
+
+
+def test_keys_file_absent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
+        read_keys_file(tmp_path / "absent")
+
+
+def test_keys_file_example_in_message_is_good(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_keys_file(tmp_path / "absent")
+    example = str(caught.value).partition("for example ")[2]
+    assert len(read_keys_file(keys_file(tmp_path, example))) == 2
+
+
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **flags: object) -> Settings:
+    for description in settings_module.describe():
+        monkeypatch.delenv(description.name, raising=False)
+    return settings_module.load(env_file=tmp_path / "absent", **flags)
+
+
+def test_configured_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
+    assert configured_keys(load(tmp_path, monkeypatch)) == {}
+    settings = load(tmp_path, monkeypatch, api_key="b")
+    assert configured_keys(settings) == {"b": None}
+    settings = load(tmp_path, monkeypatch, api_keys_file=path, api_key="c")
+    assert configured_keys(settings) == {"a": SECRET, "b": None, "c": None}
+    settings = load(
+        tmp_path,
+        monkeypatch,
+        api_keys_file=path,
+        api_key="a",
+        client_secret="MDEyMzQ1Njc4OWFiY2RlZg==",
+    )
+    assert configured_keys(settings) == {"a": SECRET, "b": None}
+
+
+@pytest.mark.parametrize(
+    "flags", [{"api_key": "a"}, {"api_key": "b", "client_secret": "MDEy"}]
+)
+def test_configured_keys_contradiction_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
+) -> None:
+    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
+    settings = load(tmp_path, monkeypatch, api_keys_file=path, **flags)
+    with pytest.raises(ConfigError, match="not with the secret of CLIENT_SECRET"):
+        configured_keys(settings)
