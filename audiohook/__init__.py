@@ -7,6 +7,7 @@ losing a sample, stores a WAV, and has it transcribed.
 from audiohook._version import __version__
 
 try:
+    from audiohook import _divert as _divert
     from audiohook import _ulaw as _ulaw
 except ImportError as error:
     # There is no slow path to fall back to: a service that lost its compiled

@@ -424,7 +424,7 @@ class Call:
         self._log.info(
             "call_opened" if self._spooled else "session_opened",
             probe=event.is_probe,
-            channels=list(event.media.channels) if event.media else [],
+            channels=[str(c) for c in event.media.channels] if event.media else [],
             language=event.parameters.language,
             reconnected=bool(event.parameters.continued_sessions),
         )

@@ -132,27 +132,36 @@ class Deliveries:
                 await self._news.wait()
 
     async def _deliver(self, call: SpooledCall, tries: int) -> None:
+        fault: str | None = None
         try:
             await self._finish(call)
         except (UploadError, SpoolError) as error:
-            self._failures += 1
-            self._metrics.store_failures.inc()
-            pause = min(_FIRST_PAUSE * 2 ** min(tries, 16), _LONGEST_PAUSE)
-            pause *= 0.5 + self._jitter() / 2
-            self._log.warning(
-                "call_not_stored",
-                session=call.record.opened.session_id,
-                error=str(error),
-                again_in=round(pause, 1),
-            )
-            self._put(call, due=trio.current_time() + pause, tries=tries + 1)
-        else:
-            self._stored += 1
-            self._metrics.stored.inc()
+            fault = str(error)
+        except Exception:  # noqa: BLE001 - the edge: other calls must not notice
+            fault = "unexpected failure"
+            self._log.exception("delivery_failed")
         finally:
             self._slots.release_on_behalf_of(call)
             self._active -= 1
-            if tries == 0:
-                self._fresh -= 1
-            self._settled.set()
-            self._settled = trio.Event()
+        if fault is None:
+            self._stored += 1
+            self._metrics.stored.inc()
+        else:
+            self._try_again(call, tries, fault)
+        if tries == 0:
+            self._fresh -= 1
+        self._settled.set()
+        self._settled = trio.Event()
+
+    def _try_again(self, call: SpooledCall, tries: int, fault: str) -> None:
+        self._failures += 1
+        self._metrics.store_failures.inc()
+        pause = min(_FIRST_PAUSE * 2 ** min(tries, 16), _LONGEST_PAUSE)
+        pause *= 0.5 + self._jitter() / 2
+        self._log.warning(
+            "call_not_stored",
+            session=call.record.opened.session_id,
+            error=fault,
+            again_in=round(pause, 1),
+        )
+        self._put(call, due=trio.current_time() + pause, tries=tries + 1)
