@@ -55,8 +55,10 @@ GOODBYE_SECONDS = 5.0
 MAX_LAG_P99 = 0.1
 STORE_SECONDS = 60.0
 
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_TEXT, _BINARY, _CLOSE, _PING, _PONG = 1, 2, 8, 9, 10
 _RECEIVE_BYTES = 65_536
+# Values of the length that announce a longer field; a server's message needs the
+# first at most.
 _LONG_16, _LONG_64 = 126, 127
 
 
@@ -228,6 +230,10 @@ class Load:
 
     Args:
         options: What to do.
+
+    Raises:
+        ValueError: The URI is not one of ``ws://``.
+        OSError: Its host is not known.
     """
 
     def __init__(self, options: LoadOptions) -> None:
@@ -242,7 +248,10 @@ class Load:
         self.closings = array("d")
         self.lags = array("d")
         self.bytes_sent = 0
-        self._address = (parts.hostname, parts.port or 80)
+        info = socket.getaddrinfo(
+            parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
+        )[0]
+        self._family, self._address = info[0], info[4]
         self._authority = parts.netloc
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._organization_id = str(uuid.uuid4())
@@ -256,10 +265,6 @@ class Load:
 
     def run(self) -> None:
         """Make all calls; return when the last is over."""
-        family, kind, protocol, _, self._address = socket.getaddrinfo(
-            *self._address, type=socket.SOCK_STREAM
-        )[0]
-        self._new_socket = functools.partial(socket.socket, family, kind, protocol)
         began_at = time.monotonic() + 0.1
         for call in self.calls:
             at = began_at + self.options.ramp * call.number / len(self.calls)
@@ -319,7 +324,7 @@ class Load:
     # Connection.
 
     def _connect(self, call: Call) -> None:
-        call.sock = sock = self._new_socket()
+        call.sock = sock = socket.socket(self._family)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         code = sock.connect_ex(self._address)
@@ -431,11 +436,15 @@ class Load:
     # Session.
 
     def _take_text(self, call: Call, payload: bytes) -> None:
-        message = json.loads(payload)
         now = time.monotonic()
-        kind, clientseq = message["type"], message["clientseq"]
+        try:
+            message = json.loads(payload)
+            kind, clientseq = message["type"], message["clientseq"]
+            seq, parameters = message["seq"], dict(message["parameters"])
+        except (KeyError, TypeError) as error:
+            raise ValueError("a malformed message") from error
         call.serverseq += 1
-        if message["seq"] != call.serverseq:
+        if seq != call.serverseq:
             self._fail(call, f"{kind} out of sequence")
         elif kind == "pong" and clientseq == call.ping_seq:
             call.ping_seq = 0
@@ -448,8 +457,7 @@ class Load:
             self._ask(call, Phase.LEAVING, GOODBYE_SECONDS)
             self._send(call, masked_frame(_CLOSE, b""))
         else:
-            reason = message["parameters"].get("reason", "")
-            self._fail(call, f"{kind} {reason}".rstrip())
+            self._fail(call, f"{kind} {parameters.get('reason', '')}".rstrip())
 
     def _begin_streaming(self, call: Call, now: float) -> None:
         options = self.options
@@ -465,7 +473,7 @@ class Load:
         self._opened += 1
         if self._opened == len(self.calls):
             # For a supervisor that measures between these two lines.
-            print("steady", flush=True)
+            print("steady", file=sys.stderr, flush=True)
 
     def _send_audio(self, call: Call, at: float) -> None:
         options = self.options
@@ -480,7 +488,7 @@ class Load:
             return
         if not self._closing:
             self._closing = True
-            print("closing", flush=True)
+            print("closing", file=sys.stderr, flush=True)
         self._ask(call, Phase.CLOSING, CLOSED_SECONDS)
         self._say(call, "close", {"reason": "end"})
 
