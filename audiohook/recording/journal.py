@@ -1,0 +1,568 @@
+"""What is known of a call, one line of JSON for each fact, in order of arrival.
+
+A journal is only ever appended to. Replaying it gives the `CallRecord` that the
+live call had, so a call that was cut off is finished by the same code as one
+that ended well. A last line without its newline was being written when the
+process died; it is not a fact yet. Facts of a type that this version does not
+know stay in the file and are passed over.
+
+Nothing here touches a disk or a clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from audiohook.protocol.timeline import Gap, GapKind, Timeline
+from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.wav import Encoding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from _typeshed import DataclassInstance
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UTC: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}\.[0-9]{3}Z")
+_CHANNELS: Final = (
+    ("external",),
+    ("internal",),
+    ("external", "internal"),
+    ("internal", "external"),
+)
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether a text is a UUID in lower case with hyphens, and nothing else.
+
+    Session ids come from the network and become names of folders; this is the
+    last look at them before they do.
+    """
+    return _UUID.fullmatch(text) is not None
+
+
+def utc_text(epoch: float) -> str:
+    """Write a moment as the journal does.
+
+    Args:
+        epoch: Seconds since 1970, as `time.time` gives them.
+
+    Returns:
+        Such as ``2026-11-22T14:10:44.123Z``.
+    """
+    moment = datetime.fromtimestamp(epoch, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """The monitored party, as ``open`` named it.
+
+    Attributes:
+        id: UUID, or whatever else came.
+        ani: Calling number, in any form, or empty.
+        ani_name: Name that goes with it, or empty.
+        dnis: Called number, in any form, or empty.
+    """
+
+    id: str
+    ani: str
+    ani_name: str
+    dnis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The audio that was agreed on.
+
+    Attributes:
+        format: ``PCMU``.
+        channels: Names in the order of interleaving, one or two.
+        rate: Samples a second.
+    """
+
+    format: str
+    channels: tuple[str, ...]
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuedSession:
+    """An earlier session of the same conversation, where this one goes on."""
+
+    id: str
+    serverseq: int
+    clientseq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A call began; always the first fact.
+
+    Attributes:
+        session_id: UUID in lower case; also the name of the call's folder.
+        organization_id: As it came.
+        correlation_id: As it came.
+        conversation_id: As it came.
+        participant: The monitored party.
+        language: Language tag, or ``None``.
+        custom_config: The administrator's JSON as it came, or ``None``.
+        media: What is received.
+        started_at: UTC with milliseconds, see `utc_text`.
+        start_samples: Position of the first sample in the conversation.
+        continued_sessions: Predecessors, if the client reconnected.
+        key_label: Which API key let the call in; not the key itself.
+        retry_attempt: How often the client had tried before, as it came.
+
+    Raises:
+        ValueError: An id, the time or the media cannot be used.
+    """
+
+    session_id: str
+    organization_id: str
+    correlation_id: str
+    conversation_id: str
+    participant: Participant
+    language: str | None
+    custom_config: object
+    media: Media
+    started_at: str
+    start_samples: int = 0
+    continued_sessions: tuple[ContinuedSession, ...] = ()
+    key_label: str | None = None
+    retry_attempt: int | None = None
+
+    def __post_init__(self) -> None:
+        if not is_uuid(self.session_id):
+            raise ValueError("session id is not a UUID in lower case")
+        if _UTC.fullmatch(self.started_at) is None:
+            raise ValueError("start is not a UTC time with milliseconds")
+        if self.media.channels not in _CHANNELS:
+            raise ValueError("channels are not external, internal or both")
+
+
+@dataclass(frozen=True, slots=True)
+class GapFact:
+    """A stretch of the call for which no audio is stored.
+
+    Attributes:
+        kind: Why.
+        offset_samples: Samples of each channel that are stored before it.
+        length_samples: Its length.
+    """
+
+    kind: GapKind
+    offset_samples: int
+    length_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageFact:
+    """The client announced another language.
+
+    Attributes:
+        language: Language tag as it came.
+        offset_samples: Samples of each channel that are stored before it.
+    """
+
+    language: str
+    offset_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class PausedFact:
+    """The client stopped or went on sending; the gap itself is a `GapFact`.
+
+    Attributes:
+        paused: Whether it stopped.
+        offset_samples: Samples of each channel that are stored before it.
+    """
+
+    paused: bool
+    offset_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedFact:
+    """The call is over, and this is all of it.
+
+    Attributes:
+        reason: How it ended, in one word.
+        stored_bytes: Audio that counts; whole frames of all channels.
+        ended_at: UTC with milliseconds, see `utc_text`.
+        complete: Whether the client ended it and nothing can be missing.
+    """
+
+    reason: str
+    stored_bytes: int
+    ended_at: str
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What will be stored; kept so that a later process makes the same bytes.
+
+    Attributes:
+        name: Name of the recording, without the prefix.
+        prefix: What keys begin with.
+        encoding: How the WAV is encoded.
+        layout: How channels are laid out.
+        gaps: What becomes of gaps.
+        keep_raw: Whether the audio as received is stored too.
+    """
+
+    name: str
+    prefix: str
+    encoding: Encoding
+    layout: Layout
+    gaps: Gaps
+    keep_raw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The store has confirmed one object.
+
+    Attributes:
+        key: Where.
+        size: Bytes.
+        sha256: Checksum, lower-case hexadecimal.
+    """
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to do; the call may leave the spool."""
+
+
+Fact: TypeAlias = (
+    Opened | GapFact | LanguageFact | PausedFact | ClosedFact | Planned | Stored | Done
+)
+
+
+class _Fields:
+    """The fields of one JSON object, each taken with the type it must have."""
+
+    def __init__(self, value: object) -> None:
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        self._fields: Mapping[str, Any] = value
+
+    def text(self, name: str) -> str:
+        value = self._fields.get(name)
+        if not isinstance(value, str):
+            raise ValueError(f"{name} is not a text")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        return None if self._fields.get(name) is None else self.text(name)
+
+    def count(self, name: str) -> int:
+        value = self._fields.get(name)
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} is not a whole number")
+        return value
+
+    def optional_count(self, name: str) -> int | None:
+        return None if self._fields.get(name) is None else self.count(name)
+
+    def flag(self, name: str) -> bool:
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} is neither true nor false")
+        return value
+
+    def items(self, name: str) -> list[object]:
+        value = self._fields.get(name)
+        if not isinstance(value, list):
+            raise ValueError(f"{name} is not a list")
+        return value
+
+    def nested(self, name: str) -> _Fields:
+        return _Fields(self._fields.get(name))
+
+    def anything(self, name: str) -> object:
+        return self._fields.get(name)
+
+
+def _read_media(fields: _Fields) -> Media:
+    channels = tuple(str(channel) for channel in fields.items("channels"))
+    return Media(fields.text("format"), channels, fields.count("rate"))
+
+
+def _read_predecessor(value: object) -> ContinuedSession:
+    fields = _Fields(value)
+    return ContinuedSession(
+        fields.text("id"), fields.count("serverseq"), fields.count("clientseq")
+    )
+
+
+def _read_opened(fields: _Fields) -> Opened:
+    party = fields.nested("participant")
+    return Opened(
+        session_id=fields.text("session_id"),
+        organization_id=fields.text("organization_id"),
+        correlation_id=fields.text("correlation_id"),
+        conversation_id=fields.text("conversation_id"),
+        participant=Participant(
+            id=party.text("id"),
+            ani=party.text("ani"),
+            ani_name=party.text("ani_name"),
+            dnis=party.text("dnis"),
+        ),
+        language=fields.optional_text("language"),
+        custom_config=fields.anything("custom_config"),
+        media=_read_media(fields.nested("media")),
+        started_at=fields.text("started_at"),
+        start_samples=fields.count("start_samples"),
+        continued_sessions=tuple(
+            _read_predecessor(value) for value in fields.items("continued_sessions")
+        ),
+        key_label=fields.optional_text("key_label"),
+        retry_attempt=fields.optional_count("retry_attempt"),
+    )
+
+
+def _read_gap(fields: _Fields) -> GapFact:
+    return GapFact(
+        GapKind(fields.text("kind")),
+        fields.count("offset_samples"),
+        fields.count("length_samples"),
+    )
+
+
+def _read_language(fields: _Fields) -> LanguageFact:
+    return LanguageFact(fields.text("language"), fields.count("offset_samples"))
+
+
+def _read_paused(fields: _Fields) -> PausedFact:
+    return PausedFact(fields.flag("paused"), fields.count("offset_samples"))
+
+
+def _read_closed(fields: _Fields) -> ClosedFact:
+    return ClosedFact(
+        reason=fields.text("reason"),
+        stored_bytes=fields.count("stored_bytes"),
+        ended_at=fields.text("ended_at"),
+        complete=fields.flag("complete"),
+    )
+
+
+def _read_planned(fields: _Fields) -> Planned:
+    return Planned(
+        name=fields.text("name"),
+        prefix=fields.text("prefix"),
+        encoding=Encoding(fields.text("encoding")),
+        layout=Layout(fields.text("layout")),
+        gaps=Gaps(fields.text("gaps")),
+        keep_raw=fields.flag("keep_raw"),
+    )
+
+
+def _read_stored(fields: _Fields) -> Stored:
+    return Stored(fields.text("key"), fields.count("size"), fields.text("sha256"))
+
+
+def _read_done(_fields: _Fields) -> Done:
+    return Done()
+
+
+_READERS: Final[Mapping[str, Callable[[_Fields], Fact]]] = {
+    "opened": _read_opened,
+    "gap": _read_gap,
+    "language": _read_language,
+    "paused": _read_paused,
+    "closed": _read_closed,
+    "planned": _read_planned,
+    "stored": _read_stored,
+    "done": _read_done,
+}
+_WORDS: Final[Mapping[type[Fact], str]] = {
+    Opened: "opened",
+    GapFact: "gap",
+    LanguageFact: "language",
+    PausedFact: "paused",
+    ClosedFact: "closed",
+    Planned: "planned",
+    Stored: "stored",
+    Done: "done",
+}
+
+
+def _as_object(value: DataclassInstance) -> dict[str, object]:
+    """Turn a dataclass into a JSON object, one level deep; `json` asks again."""
+    return {
+        field.name: getattr(value, field.name) for field in dataclasses.fields(value)
+    }
+
+
+def encode(fact: Fact) -> bytes:
+    """Write a fact as a line.
+
+    Only ASCII is written: a lone surrogate, which JSON from the network may
+    hold, survives as an escape but could not be encoded as UTF-8.
+
+    Returns:
+        One line of JSON with its newline.
+
+    Raises:
+        ValueError: The administrator's JSON holds what JSON cannot say.
+    """
+    line = {"fact": _WORDS[type(fact)], **_as_object(fact)}
+    try:
+        text = json.dumps(
+            line, default=_as_object, separators=(",", ":"), allow_nan=False
+        )
+    except (TypeError, RecursionError) as exc:
+        raise ValueError(f"not JSON: {exc}") from exc
+    return text.encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Fact | None:
+    """Read a line.
+
+    Args:
+        line: A line with or without its newline.
+
+    Returns:
+        The fact; ``None`` for a type that this version does not know.
+
+    Raises:
+        ValueError: The line is not JSON, or a field is missing or wrong.
+    """
+    try:
+        value = json.loads(line)
+    except RecursionError as exc:
+        raise ValueError("JSON is nested too deeply") from exc
+    fields = _Fields(value)
+    reader = _READERS.get(fields.text("fact"))
+    return None if reader is None else reader(fields)
+
+
+class CallRecord:
+    """Everything the facts so far say about one call.
+
+    Attributes:
+        opened: How it began.
+        gaps: Gaps in order of arrival.
+        languages: Changes of language in order of arrival.
+        paused: Whether the client has stopped sending.
+        closed: How it ended; ``None`` while it lives or if it was cut off. The
+            last such fact counts.
+        planned: What to store; the last such fact counts.
+        stored: What the store has confirmed, by key.
+        done: Whether the call may leave the spool.
+    """
+
+    __slots__ = (
+        "closed",
+        "done",
+        "gaps",
+        "languages",
+        "opened",
+        "paused",
+        "planned",
+        "stored",
+    )
+
+    def __init__(self, opened: Opened) -> None:
+        self.opened = opened
+        self.gaps: list[Gap] = []
+        self.languages: list[LanguageFact] = []
+        self.paused = False
+        self.closed: ClosedFact | None = None
+        self.planned: Planned | None = None
+        self.stored: dict[str, Stored] = {}
+        self.done = False
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels; a µ-law sample is one byte."""
+        return len(self.opened.media.channels)
+
+    def whole_frames(self, size_bytes: int) -> int:
+        """Round a number of bytes down to whole frames."""
+        return size_bytes - size_bytes % self.frame_bytes
+
+    def apply(self, fact: Fact) -> None:
+        """Take in one more fact.
+
+        Raises:
+            ValueError: A call cannot begin twice.
+        """
+        match fact:
+            case Opened():
+                raise ValueError("opened twice")
+            case GapFact(kind, offset_samples, length_samples):
+                self.gaps.append(Gap(kind, offset_samples, length_samples))
+            case LanguageFact():
+                self.languages.append(fact)
+            case PausedFact(paused):
+                self.paused = paused
+            case ClosedFact():
+                self.closed = fact
+            case Planned():
+                self.planned = fact
+            case Stored(key):
+                self.stored[key] = fact
+            case Done():
+                self.done = True
+
+    def timeline(self) -> Timeline:
+        """Place the gaps over the audio that is really there.
+
+        After a crash the journal may speak of gaps past the end of the audio;
+        what is missing before them becomes a gap too, so that the length of
+        the call is right.
+
+        Raises:
+            ValueError: The call is not closed.
+        """
+        if self.closed is None:
+            raise ValueError("the call is not closed")
+        whole = Timeline(start_samples=self.opened.start_samples, gaps=self.gaps)
+        return whole.clamped(self.closed.stored_bytes // self.frame_bytes)
+
+
+def replay(data: bytes) -> tuple[CallRecord | None, int]:
+    """Build the record of a call from its journal.
+
+    Args:
+        data: The whole file.
+
+    Returns:
+        The record, ``None`` if not one whole line is there; and the length in
+        bytes of all whole lines, where the next one is to be written.
+
+    Raises:
+        ValueError: A line before the last cannot be understood, or facts
+            contradict each other; the text says which line and why.
+    """
+    *lines, torn = data.split(b"\n")
+    record: CallRecord | None = None
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = _advance(record, decode(line))
+        except ValueError as exc:
+            raise ValueError(f"journal line {number}: {exc}") from exc
+    return record, len(data) - len(torn)
+
+
+def _advance(record: CallRecord | None, fact: Fact | None) -> CallRecord:
+    if record is None:
+        if not isinstance(fact, Opened):
+            raise ValueError("the first fact is not `opened`")
+        return CallRecord(fact)
+    if fact is not None:
+        record.apply(fact)
+    return record

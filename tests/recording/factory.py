@@ -1,0 +1,81 @@
+"""Calls for tests of the disk side."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+import trio
+
+from audiohook.recording.journal import (
+    ClosedFact,
+    ContinuedSession,
+    Media,
+    Opened,
+    Participant,
+)
+from audiohook.recording.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+CONVERSATION = "11111111-1111-4111-8111-111111111111"
+PARTICIPANT = "22222222-2222-4222-8222-222222222222"
+STARTED = "2026-11-22T14:10:44.123Z"
+
+
+class OpenedChanges(TypedDict, total=False):
+    """Fields in which a call differs from the usual."""
+
+    session_id: str
+    conversation_id: str
+    participant: Participant
+    language: str | None
+    custom_config: object
+    media: Media
+    started_at: str
+    start_samples: int
+    continued_sessions: tuple[ContinuedSession, ...]
+
+
+def make_opened(**changes: Unpack[OpenedChanges]) -> Opened:
+    usual: OpenedChanges = {
+        "session_id": str(uuid.uuid4()),
+        "conversation_id": CONVERSATION,
+        "participant": Participant(PARTICIPANT, "+4930123", "Zoë", "tel:+4940"),
+        "language": "de-DE",
+        "custom_config": {"team": "north", "weights": [1, 2.5, None]},
+        "media": Media("PCMU", ("external", "internal"), 8000),
+        "started_at": STARTED,
+        "start_samples": 0,
+        "continued_sessions": (),
+    }
+    usual.update(changes)
+    return Opened(
+        organization_id="33333333-3333-4333-8333-333333333333",
+        correlation_id="44444444-4444-4444-8444-444444444444",
+        **usual,
+    )
+
+
+def make_closed(
+    stored_bytes: int, *, reason: str = "end", complete: bool = True
+) -> ClosedFact:
+    return ClosedFact(reason, stored_bytes, "2026-11-22T14:11:44.123Z", complete)
+
+
+def entries(folder: Path) -> set[str]:
+    """What is in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+@asynccontextmanager
+async def running(folder: Path, low_water_bytes: int = 0) -> AsyncIterator[Spool]:
+    """A spool that runs while the block does."""
+    spool = Spool(folder, low_water_bytes=low_water_bytes)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(spool.run)
+        yield spool
+        nursery.cancel_scope.cancel()
