@@ -65,16 +65,16 @@ $(VENV)/python:
 	@$(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
 	    || { echo "Python's C headers are missing; on Debian: apt-get install python3-dev" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install -qq --upgrade pip
 	@touch $@
 
 $(VENV)/built: $(VENV)/python $(SOURCES)
 	@echo "Building into $(VENV) …"
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built pyproject.toml
-	@$(BIN)/python -m pip install --quiet --group dev
+	@$(BIN)/python -m pip install -qq --group dev
 	@touch $@
 
 clean:

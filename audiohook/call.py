@@ -72,9 +72,8 @@ KIB = 1024
 # ``disconnect`` and not with a torn connection; what is longer still gets 1009.
 _MAX_MESSAGE_CHARS = 128 * KIB
 _MESSAGE_QUEUE = 4
+_WATCH_INTERVAL = 1 * SECONDS
 _UPGRADE_DEADLINE = 10 * SECONDS
-# A peer that does not take a few hundred bytes in this time is gone.
-_SEND_DEADLINE = 10 * SECONDS
 # ``closed`` is due 10 s after ``close``; a disk that refuses gets this much of it.
 _FLUSH_DEADLINE = 4 * SECONDS
 _FLUSH_PAUSE = 0.5 * SECONDS
@@ -142,6 +141,7 @@ class CallDesk:
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
         self._live: set[Call] = set()
+        self._some_live = trio.Event()
         self._none_live = trio.Event()
         self._none_live.set()
 
@@ -173,6 +173,7 @@ class CallDesk:
         self._live.add(call)
         if len(self._live) == 1:
             self._none_live = trio.Event()
+            self._some_live.set()
         around.metrics.live.set(len(self._live))
         try:
             await call.run()
@@ -181,6 +182,23 @@ class CallDesk:
             around.metrics.live.set(len(self._live))
             if not self._live:
                 self._none_live.set()
+                self._some_live = trio.Event()
+
+    async def watch(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Tells calls when a timer of their session has run out; until cancelled.
+
+        One look at all calls a second is far cheaper than a deadline in Trio's
+        heap for each message of each, and the timers are of 10 s and more.
+        """
+        task_status.started()
+        while True:
+            await self._some_live.wait()
+            now = trio.current_time()
+            for call in self._live:
+                call.check_deadline(now)
+            await trio.sleep(_WATCH_INTERVAL)
 
     def hurry(self) -> None:
         """Leaves what cannot be sealed at once to the next recovery."""
@@ -240,6 +258,11 @@ class Call:
         self._wish = _Wish(reason, info)
         self._waiting.cancel()
 
+    def check_deadline(self, now: float) -> None:
+        """Wakes the call's task if its session has waited long enough."""
+        if now >= self._session.deadline:
+            self._waiting.cancel()
+
     async def run(self) -> None:
         """Runs the call from the upgrade to its end.
 
@@ -292,7 +315,7 @@ class Call:
         """Waits for a message, the end, a timer or a wish, whichever is first."""
         session, lane = self._session, self._lane
         message: str | bytes | None = None
-        self._waiting = trio.CancelScope(deadline=session.deadline)
+        self._waiting = trio.CancelScope()
         try:
             with self._waiting:
                 if self._wish is None:
@@ -317,13 +340,9 @@ class Call:
     async def _send(self, connection: WebSocketConnection) -> None:
         """Sends what the session has to say; a peer that does not listen is gone."""
         for text in self._session.data_to_send():
-            with trio.move_on_after(_SEND_DEADLINE) as scope:
-                try:
-                    await connection.send_message(text)
-                except ConnectionClosed:
-                    return
-            if scope.cancelled_caught:
-                await trio.aclose_forcefully(self._stream)
+            try:
+                await connection.send_message(text)
+            except ConnectionClosed:
                 return
 
     async def _handle(

@@ -87,7 +87,7 @@ def _show(folder: Path, console: Console) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False)
-    table = Table("WAV", "length", "channel", "peak", "RMS")
+    table = Table("channel", "length", "peak", "RMS")
     for path in sorted(folder.glob("audio/*.wav")):
         with path.open("rb") as stream:
             info = read_info(stream)
@@ -95,7 +95,7 @@ def _show(folder: Path, console: Console) -> None:
         levels = _levels(path.with_suffix(".raw"), info.channels)
         names = facts["media"]["channels"]
         for name, (peak, rms) in zip(names, levels, strict=True):
-            table.add_row(path.name, f"{seconds:.3f} s", name, str(peak), f"{rms:.0f}")
+            table.add_row(name, f"{seconds:.3f} s", str(peak), f"{rms:.0f}")
     console.print(table)
 
 

@@ -172,7 +172,12 @@ class Service:
         raise_file_limit(self._settings.max_calls)
         async with trio.open_nursery() as foundation:
             try:
-                for work in (self._spool.run, self._pump.run, self._deliveries.run):
+                for work in (
+                    self._spool.run,
+                    self._pump.run,
+                    self._deliveries.run,
+                    self._desk.watch,
+                ):
                     await foundation.start(self._stand, work)
                 foundation.start_soon(self._adopt)
                 await self._serve_calls(task_status)

@@ -18,6 +18,7 @@ from audiohook.authentication import configured_keys
 from audiohook.service import Service
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -81,20 +82,23 @@ class House:
     def uri(self) -> str:
         return f"ws://127.0.0.1:{self.port}/api/v1/audiohook?tenant=a%20b"
 
-    async def call(self, **options: Any) -> CallReport:
+    async def call(self, **options: Any) -> CallReport:  # noqa: ANN401
         """Makes one simulated call, as fast as it goes unless told otherwise."""
         options = {"uri": self.uri, "api_key": KEY, "fast": True, **options}
         return await place_call(CallOptions(**options))
 
     async def settle(self) -> None:
         """Waits until no call is live and each was brought to the store."""
-        with trio.fail_after(30):
-            while self.service.statistics().live:
-                await trio.sleep(0.01)
-            while self.service.statistics().deliveries.waiting:
-                await trio.sleep(0.01)
-            while self.service.statistics().deliveries.active:
-                await trio.sleep(0.01)
+        await wait_until(lambda: not self.service.statistics().live)
+        await wait_until(self._all_delivered)
+
+    async def wait_streaming(self, calls: int = 1) -> None:
+        """Waits until the pump reads that many calls."""
+        await wait_until(lambda: self.service.statistics().pump.lanes >= calls)
+
+    def _all_delivered(self) -> bool:
+        deliveries = self.service.statistics().deliveries
+        return not deliveries.waiting and not deliveries.active
 
     def recordings(self) -> list[Recording]:
         return [Recording(p) for p in sorted(self.folder.glob("calls/*"))]

@@ -92,17 +92,24 @@ class Deliveries:
     ) -> None:
         """Stores calls until cancelled.
 
-        *Cancellation:* Calls that are not stored stay in the spool, where the
-        next process finds them.
+        *Cancellation:* Calls that are not stored are released and stay in the
+        spool, where the next process finds them.
         """
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                _, _, tries, call = await self._next()
-                # A borrower of its own, because another task gives it back.
-                await self._slots.acquire_on_behalf_of(call)
-                self._active += 1
-                nursery.start_soon(self._deliver, call, tries)
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    tries, call = await self._next()
+                    try:
+                        # In the call's name, as another task gives it back.
+                        await self._slots.acquire_on_behalf_of(call)
+                    except trio.Cancelled:
+                        call.release()
+                        raise
+                    nursery.start_soon(self._deliver, call, tries)
+        finally:
+            for _, _, _, call in self._due:
+                call.release()
 
     async def wait_settled(self) -> None:
         """Waits until each call was stored or has failed once at least."""
@@ -122,12 +129,14 @@ class Deliveries:
         heapq.heappush(self._due, (due, next(self._order), tries, call))
         self._news.set()
 
-    async def _next(self) -> tuple[float, int, int, SpooledCall]:
+    async def _next(self) -> tuple[int, SpooledCall]:
         while True:
             self._news = trio.Event()
             wait = self._due[0][0] if self._due else float("inf")
             if wait <= trio.current_time():
-                return heapq.heappop(self._due)
+                _, _, tries, call = heapq.heappop(self._due)
+                self._active += 1
+                return tries, call
             with trio.move_on_at(wait):
                 await self._news.wait()
 
@@ -135,6 +144,9 @@ class Deliveries:
         fault: str | None = None
         try:
             await self._finish(call)
+        except trio.Cancelled:
+            call.release()
+            raise
         except (UploadError, SpoolError) as error:
             fault = str(error)
         except Exception:  # noqa: BLE001 - the edge: other calls must not notice

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from audiohook.ingest.pump import Pump
@@ -14,9 +15,16 @@ from audiohook.ingest.stream import DivertedStream
 from audiohook.ingest.transport import PlainTransport, TlsTransport
 from tests.ingest.sockets import connection
 from tests.reference_frames import BINARY, TEXT, frame
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    Opened = Callable[
+        [trustme.CA],
+        AbstractAsyncContextManager[tuple[trio.abc.Stream, DivertedStream, Pump]],
+    ]
 
 INTERVAL = 0.02
 
@@ -67,7 +75,7 @@ both = pytest.mark.parametrize("opened", [plain, encrypted])
 
 
 @both
-async def test_reader_gets_all_but_audio(opened, authority) -> None:  # type: ignore[no-untyped-def]
+async def test_reader_gets_all_but_audio(opened: Opened, authority: trustme.CA) -> None:
     audio = os.memfd_create("audio")
     async with opened(authority) as (client, stream, pump):
         await client.send_all(b"GET / HTTP/1.1\r\n\r\n" + frame(TEXT, b"early"))
@@ -93,7 +101,9 @@ async def test_reader_gets_all_but_audio(opened, authority) -> None:  # type: ig
 
 
 @both
-async def test_end_of_stream_reaches_an_enlisted_reader(opened, authority) -> None:  # type: ignore[no-untyped-def]
+async def test_end_of_stream_reaches_an_enlisted_reader(
+    opened: Opened, authority: trustme.CA
+) -> None:
     async with opened(authority) as (client, stream, _):
         stream.lane.start_frames(0)
         stream.lane.keep(1)
@@ -106,7 +116,7 @@ async def test_end_of_stream_reaches_an_enlisted_reader(opened, authority) -> No
 
 
 @both
-async def test_closing_wakes_the_reader(opened, authority) -> None:  # type: ignore[no-untyped-def]
+async def test_closing_wakes_the_reader(opened: Opened, authority: trustme.CA) -> None:
     async with opened(authority) as (_, stream, pump), trio.open_nursery() as nursery:
         stream.lane.start_frames(0)
         stream.enlist()
@@ -124,7 +134,9 @@ async def test_closing_wakes_the_reader(opened, authority) -> None:  # type: ign
 
 
 @both
-async def test_audio_that_came_before_closing_is_read(opened, authority) -> None:  # type: ignore[no-untyped-def]
+async def test_audio_that_came_before_closing_is_read(
+    opened: Opened, authority: trustme.CA
+) -> None:
     async with opened(authority) as (client, stream, _):
         stream.lane.start_frames(0)
         stream.lane.keep(1)
@@ -191,6 +203,4 @@ async def test_large_answers_go_out_over_tls_while_audio_comes_in(
             nursery.start_soon(client.send_all, frame(BINARY, bytes(60_000)) * 10)
             nursery.start_soon(drain)
         assert received == bytes(size)
-        with trio.fail_after(5):
-            while stream.lane.audio_bytes < 600_000:
-                await trio.sleep(INTERVAL)
+        await wait_until(lambda: stream.lane.audio_bytes == 600_000)
