@@ -163,7 +163,7 @@ cdef class Lane:
     cdef bint final
     cdef bint dropping
     cdef bint out_of_memory
-    cdef bint writing
+    cdef bint writing_now
     cdef unsigned char header[HEADER_MAX]
     cdef int header_used
     cdef unsigned char mask[4]
@@ -254,6 +254,18 @@ cdef class Lane:
         self.channels = channels
         self.file_fd = file_fd
         self.mode = KEEP_AUDIO
+
+    def close_file(self):
+        """Writes nothing any more from the next batch on.
+
+        A batch that is under way (see ``writing``) may still use the file.
+        """
+        self.file_fd = -1
+
+    @property
+    def writing(self):
+        """True while a batch holds the lane."""
+        return self.writing_now
 
     def ignore(self):
         """Takes binary messages out from the next frame on, and forgets them."""
@@ -668,7 +680,7 @@ cdef class Lane:
         """Moves whole messages from the audio to the spill buffer, if it is free."""
         cdef Py_ssize_t tail
         cdef Room swapped
-        if self.writing or self.file_fd < 0:
+        if self.writing_now or self.file_fd < 0:
             return False
         if self.spill.used > self.spill_done:
             return True
@@ -739,7 +751,7 @@ cdef class Batch:
 
     cdef void _consider(self, Lane lane):
         if self.count < self.capacity and lane._prepare_spill():
-            lane.writing = True
+            lane.writing_now = True
             self.lanes.append(lane)
             self.table[self.count] = <void *>lane
             self.count += 1
@@ -764,7 +776,7 @@ cdef class Batch:
         cdef Lane lane
         cdef list failed = []
         for lane in self.lanes:
-            lane.writing = False
+            lane.writing_now = False
             lane.buffered[0] -= lane.spill_done
             # What was written leaves; what was not is the next batch's first.
             drop_front(&lane.spill, lane.spill_done)
@@ -858,7 +870,7 @@ cdef class Fleet:
 
     def forget(self, Lane lane not None):
         """Stops counting a removed lane's audio that will never be written."""
-        if lane.index < 0 and lane.fleet is self and not lane.writing:
+        if lane.index < 0 and lane.fleet is self and not lane.writing_now:
             self.waiting -= lane.unwritten_bytes
             lane.own_buffered = 0
             lane.buffered = &lane.own_buffered

@@ -502,13 +502,16 @@ class Call:
         self._lane.ignore()
         await self._seal(self._lane.audio_bytes, self._notes.outcome, complete=False)
         if not self._sealed:
-            # What is on disk is found by the next recovery.
+            # What is on disk is found by whoever looks for leftovers next.
+            await self._around.pump.stop_writing(self._lane)
             self._spooled.release()
 
     async def _seal(self, audio_bytes: int, reason: str, *, complete: bool) -> None:
         """Brings the audio and the last facts to the disk, as far as it lets us."""
         assert self._spooled is not None
         await self._flush()
+        # From here on the file may be closed, and its number given to another.
+        await self._around.pump.stop_writing(self._lane)
         self._notes_drops()
         stored = min(audio_bytes, self._lane.written_bytes)
         if stored < audio_bytes:
@@ -565,8 +568,12 @@ class Call:
         return self._lane.audio_bytes // len(media.channels) if media else 0
 
     def _write(self, fact: GapFact | LanguageFact | PausedFact) -> None:
-        if self._spooled is not None:
+        if self._spooled is None:
+            return
+        try:
             self._around.spool.append(self._spooled, fact)
+        except SpoolError as error:
+            self._log.error("fact_not_written", error=str(error))
 
     def _sum_up(self) -> None:
         """Counts the call, and writes its last line."""

@@ -21,7 +21,7 @@ import trio
 
 from audiohook.authentication import Authenticator
 from audiohook.call import CallDesk, Surroundings
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, SpoolError
 from audiohook.ingest.listener import Listener
 from audiohook.ingest.pump import Pump
 from audiohook.logs import Limiter
@@ -55,6 +55,9 @@ _LOW_WATER_BYTES = 512 * MIB
 _GOODBYE_DEADLINE = 12 * SECONDS
 # What is not stored by then is stored by the next start.
 _SETTLE_DEADLINE = 30 * SECONDS
+# How often leftovers of other processes are looked for, and when there are more.
+_ADOPT_INTERVAL = 60 * SECONDS
+_ADOPT_SOON = 1 * SECONDS
 # A call has a socket, its audio and its journal open.
 _FILES_PER_CALL = 3
 _FILES_BESIDE = 256
@@ -107,7 +110,7 @@ class Service:
         self._standing: list[trio.CancelScope] = []
         self.metrics = Metrics()
         self._pump = Pump(settings.ingest_interval)
-        self._spool, uploader = make_storage(settings)
+        self._spool, self._store, uploader = make_storage(settings)
         self._deliveries = Deliveries(uploader.finish, metrics=self.metrics, log=log)
         self._desk = CallDesk(
             Surroundings(
@@ -179,7 +182,8 @@ class Service:
                     self._desk.watch,
                 ):
                     await foundation.start(self._stand, work)
-                foundation.start_soon(self._adopt)
+                foundation.start_soon(self._adopt_leftovers)
+                foundation.start_soon(self._store.sweep)
                 await self._serve_calls(task_status)
                 with trio.move_on_after(_SETTLE_DEADLINE):
                     await self._deliveries.wait_settled()
@@ -249,10 +253,24 @@ class Service:
             self._desk.disconnect_all(DisconnectReason.COMPLETED, "Service stops")
             await self._desk.wait_none_live()
 
-    async def _adopt(self) -> None:
-        """Takes over what earlier processes left in the spool."""
-        for call in await self._spool.adopt():
-            self._deliveries.add(call)
+    async def _adopt_leftovers(self) -> None:
+        """Takes over what other processes left in the spool, now and later.
+
+        Another instance that shares the folder may die at any time; and what was
+        too much to wait in memory comes back this way as well.
+        """
+        while True:
+            room = self._deliveries.room
+            found = []
+            if room:
+                try:
+                    found = await self._spool.adopt(limit=room)
+                except SpoolError as error:
+                    self._log.error("cannot_adopt", error=str(error))
+            for call in found:
+                self._deliveries.add(call)
+            more = bool(found) and len(found) == room
+            await trio.sleep(_ADOPT_SOON if more else _ADOPT_INTERVAL)
 
     def _refusal(self) -> str | None:
         """Why no new call is welcome, in words for the peer; None if it is."""
@@ -305,21 +323,25 @@ async def recover(
     Raises:
         SpoolError: The spool cannot be used.
     """
-    spool, uploader = make_storage(settings)
+    spool, _, uploader = make_storage(settings)
     raise_file_limit(settings.max_calls)
     deliveries = Deliveries(uploader.finish, metrics=Metrics(), log=log)
     async with trio.open_nursery() as nursery:
         await nursery.start(spool.run)
         await nursery.start(deliveries.run)
-        for call in await spool.adopt():
-            deliveries.add(call)
-        await deliveries.wait_settled()
+        while room := deliveries.room:
+            found = await spool.adopt(limit=room)
+            if not found:
+                break
+            for call in found:
+                deliveries.add(call)
+            await deliveries.wait_settled()
         nursery.cancel_scope.cancel()
     return deliveries.statistics()
 
 
-def make_storage(settings: Settings) -> tuple[Spool, Uploader]:
-    """Makes the spool and what brings its calls to the store.
+def make_storage(settings: Settings) -> tuple[Spool, FolderStore, Uploader]:
+    """Makes the spool, the store, and what brings calls from one to the other.
 
     Raises:
         ConfigError: A setting asks for a store that there is not.
@@ -332,8 +354,9 @@ def make_storage(settings: Settings) -> tuple[Spool, Uploader]:
     spool = Spool(
         settings.recordings_dir / SPOOL_FOLDER, low_water_bytes=_LOW_WATER_BYTES
     )
+    store = FolderStore(settings.recordings_dir)
     uploader = Uploader(
-        FolderStore(settings.recordings_dir),
+        store,
         spool,
         prefix=settings.s3_key_prefix,
         encoding=Encoding(settings.wav_encoding),
@@ -341,7 +364,7 @@ def make_storage(settings: Settings) -> tuple[Spool, Uploader]:
         gaps=Gaps(settings.gaps),
         keep_raw=settings.keep_raw,
     )
-    return spool, uploader
+    return spool, store, uploader
 
 
 def make_tls_context(settings: Settings) -> ssl.SSLContext | None:

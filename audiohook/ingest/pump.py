@@ -112,6 +112,15 @@ class Pump:
                     f"cannot write audio: {os.strerror(lane.write_error)}", full=True
                 )
 
+    async def stop_writing(self, lane: Lane) -> None:
+        """Waits until nothing writes a lane's audio any more, nor will.
+
+        Its file may be closed then. What is unwritten stays so.
+        """
+        lane.close_file()
+        while lane.writing:
+            await self._written.wait()
+
     def statistics(self) -> PumpStatistics:
         """Returns how the pump does."""
         return PumpStatistics(

@@ -27,6 +27,8 @@ _FIRST_PAUSE = 1 * SECONDS
 _LONGEST_PAUSE = 5 * MINUTES
 # Rendering keeps a core busy; more at a time would only make each one later.
 _PARALLEL = 4
+# Each waiting call keeps two files open. Those beyond wait in the spool alone.
+_HELD_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +85,16 @@ class Deliveries:
         self._failures = 0
 
     def add(self, call: SpooledCall) -> None:
-        """Takes a call that is on disk whole."""
-        self._fresh += 1
-        self._put(call, due=trio.current_time(), tries=0)
+        """Takes a call that is on disk whole.
+
+        If too many wait already it is released; it stays in the spool, and is
+        adopted from there once there is room.
+        """
+        if self.room:
+            self._fresh += 1
+            self._put(call, due=trio.current_time(), tries=0)
+        else:
+            call.release()
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -110,6 +119,11 @@ class Deliveries:
         finally:
             for _, _, _, call in self._due:
                 call.release()
+
+    @property
+    def room(self) -> int:
+        """How many more calls can wait here; others are to wait in the spool."""
+        return max(0, _HELD_LIMIT - len(self._due))
 
     async def wait_settled(self) -> None:
         """Waits until each call was stored or has failed once at least."""
