@@ -386,6 +386,51 @@ cdef class Lane:
         drop_front(&self.marks, sizeof(mark))
         return mark
 
+    def peek_text(self):
+        """Returns the text message that is all there is to hand on.
+
+        It stays where it is. There is none if anything else waits as well, if an
+        earlier text message has not been popped, if it came in fragments, or if
+        it is not UTF-8: that is for the WebSocket library.
+        """
+        cdef unsigned char *h = self.rest.data + self.rest_start
+        cdef Py_ssize_t n = self.rest.used - self.rest_start
+        cdef Py_ssize_t start = 6
+        cdef Py_ssize_t length
+        cdef bytes payload
+        if (
+            self.marks.used != sizeof(int64_t)
+            or self.place != AT_HEADER
+            or self.header_used != 0
+            or self.message != NO_MESSAGE
+            or n < start
+            or h[0] != (0x80 | OP_TEXT)
+        ):
+            return None
+        length = h[1] & 0x7F
+        if length == 126:
+            length = h[2] << 8 | h[3]
+            start = 8
+        # A longer one is no message that is in a hurry.
+        if length > 65535 - start or n != start + length:
+            return None
+        payload = PyBytes_FromStringAndSize(NULL, length)
+        unmask(<unsigned char *>PyBytes_AS_STRING(payload), h + start, length,
+               h + start - 4, 0)
+        try:
+            return payload.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+
+    @property
+    def next_mark(self):
+        """What ``pop_mark`` would return."""
+        cdef int64_t mark
+        if self.marks.used == 0:
+            return self.audio_bytes
+        memcpy(&mark, self.marks.data, sizeof(mark))
+        return mark
+
     def take_drops(self):
         """Returns ``(audio_bytes_before, dropped_bytes)`` of each loss, once."""
         cdef int64_t pair[2]

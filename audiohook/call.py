@@ -246,6 +246,9 @@ class Call:
         self._spooled: SpooledCall | None = None
         self._sealed = False
         self._wish: _Wish | None = None
+        # Texts that could not be sent at once from the pump's task.
+        self._owed: list[str] = []
+        self._idle = False
         self._waiting = trio.CancelScope()
         self._notes = _Notes()
         self.seal_deadline = _SEAL_DEADLINE
@@ -315,15 +318,22 @@ class Call:
         """Waits for a message, the end, a timer or a wish, whichever is first."""
         session, lane = self._session, self._lane
         message: str | bytes | None = None
+        if self._owed:
+            return []
         self._waiting = trio.CancelScope()
         try:
             with self._waiting:
                 if self._wish is None:
+                    self._idle = True
                     message = await connection.get_message()
         except ConnectionClosed:
             return session.receive_end(now=trio.current_time())
+        finally:
+            self._idle = False
         now = trio.current_time()
         if message is None:
+            if self._owed:
+                return []
             if self._wish is not None:
                 wish, self._wish = self._wish, None
                 session.disconnect(wish.reason, wish.info, now=now)
@@ -337,9 +347,33 @@ class Call:
             lane.append(message)
         return events
 
+    def _hear(self, text: str) -> bool:
+        """Deals with a ping in the pump's task, while this one waits for messages.
+
+        Returns:
+            False if the message is to come to this task.
+        """
+        if not self._idle or self._owed or self._waiting.cancel_called:
+            return False
+        self._notes_drops()
+        events = self._session.receive_ping(
+            text, now=trio.current_time(), audio_bytes=self._lane.next_mark
+        )
+        if events is None:
+            return False
+        for event in events:
+            self._note(event)
+        self._owed = self._session.data_to_send()
+        while self._owed and self._stream.say_now(self._owed[0]):
+            self._owed.pop(0)
+        if self._owed:
+            self._waiting.cancel()
+        return True
+
     async def _send(self, connection: WebSocketConnection) -> None:
         """Sends what the session has to say; a peer that does not listen is gone."""
-        for text in self._session.data_to_send():
+        owed, self._owed = self._owed, []
+        for text in owed + self._session.data_to_send():
             try:
                 await connection.send_message(text)
             except ConnectionClosed:
@@ -438,7 +472,7 @@ class Call:
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
         session.accept(event.media, now=trio.current_time())
-        self._stream.enlist()
+        self._stream.enlist(self._hear)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._log.info(
             "call_opened" if self._spooled else "session_opened",

@@ -392,3 +392,48 @@ def test_removed_lane_is_neither_read_nor_counted(
     for lane in (lanes[0], lanes[2]):
         lane.feed(frame(TEXT, b"x"))
     assert set(fleet.sweep()) == {lanes[0], lanes[2]}
+
+
+def test_text_that_came_alone_can_be_looked_at() -> None:
+    lane = framed(Lane())
+    lane.keep(1)
+    assert lane.peek_text() is None
+    for text in ("", "x" * 125, "y" * 126, "µ" * 20_000):
+        lane.feed(frame(BINARY, b"a") + frame(TEXT, text.encode()))
+        assert lane.peek_text() == text
+        assert lane.next_mark == lane.audio_bytes
+        lane.pop_mark()
+        assert lane.take(100_000) == frame(TEXT, text.encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, b"a") + frame(TEXT, b"b"),
+        frame(TEXT, b"a") + frame(PING, b""),
+        frame(PING, b"") + frame(TEXT, b"a"),
+        frame(TEXT, b"a")[:-1],
+        frame(TEXT, b"a") + b"\x82",
+        frame(TEXT, b"a", fin=False),
+        frame(TEXT, b"\xff"),
+        frame(TEXT, b"x" * 65_536),
+        frame(TEXT, b"a") + frame(CLOSE, b""),
+        frame(PING, b"abc"),
+    ],
+)
+def test_text_that_did_not_come_alone_is_for_the_library(data: bytes) -> None:
+    lane = framed(Lane())
+    lane.keep(1)
+    lane.feed(data)
+    assert lane.peek_text() is None
+    assert lane.rest_bytes >= len(data) - 1
+
+
+def test_text_behind_one_that_is_not_handled_yet_is_for_the_library() -> None:
+    lane = framed(Lane())
+    lane.feed(frame(TEXT, b"first"))
+    assert lane.take(100) == frame(TEXT, b"first")
+    lane.feed(frame(TEXT, b"second"))
+    assert lane.peek_text() is None
+    lane.pop_mark()
+    assert lane.peek_text() == "second"

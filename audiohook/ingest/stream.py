@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiohook._divert import Lane
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.transport import Transport
 
 _RECEIVE_BYTES = 16384
+# RFC 6455, 5.2: a whole text message; a length that takes two more bytes.
+_FINAL_TEXT = 0x81
+_LONG = 126
 
 
 class DivertedStream(trio.abc.Stream):
@@ -30,6 +35,7 @@ class DivertedStream(trio.abc.Stream):
         self._transport = transport
         self._pump = pump
         self._enlisted = False
+        self._hear: Callable[[str], bool] | None = None
         self._closed = False
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
@@ -63,15 +69,52 @@ class DivertedStream(trio.abc.Stream):
             await self._transport.wait_readable()
             self._transport.read()
 
-    def enlist(self) -> None:
-        """Lets the pump read from now on."""
+    def enlist(self, hear: Callable[[str], bool]) -> None:
+        """Lets the pump read from now on.
+
+        Args:
+            hear: Called in the pump's task with a text message that came alone,
+                while the reader has nothing in hand. It returns True if it has
+                dealt with the message; or False, without having done anything,
+                to let it go its way to the reader.
+        """
         if not self._enlisted and not self._closed:
             self._enlisted = True
+            self._hear = hear
             self._pump.add(self)
 
     def wake(self) -> None:
-        """Wakes the reader; called by the pump when there is news."""
+        """Has a short message dealt with, or wakes the reader, when there is news.
+
+        Nearly all text is pings. Their way through the WebSocket library and two
+        tasks takes 150 µs of CPU, a third of all that a live call costs; dealt
+        with from here they take 50.
+        """
+        if self._waiting and self._hear is not None:
+            text = self.lane.peek_text()
+            if text is not None and self._hear(text):
+                self.lane.pop_mark()
+                self.lane.take(self.lane.rest_bytes)
+                if not self.lane.eof and not self.lane.broken:
+                    return
         self._waiting.unpark_all()
+
+    def say_now(self, text: str) -> bool:
+        """Sends a text message at once; False if that cannot be.
+
+        A frame from a server is not masked, and one frame says nothing about the
+        next, so it may go out beside those of the WebSocket library.
+
+        Args:
+            text: At most 65,535 bytes of UTF-8.
+        """
+        data = text.encode()
+        length = len(data)
+        if length < _LONG:
+            head = bytes((_FINAL_TEXT, length))
+        else:
+            head = bytes((_FINAL_TEXT, _LONG)) + length.to_bytes(2, "big")
+        return not self._closed and self._transport.send_now(head + data)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receives bytes other than audio; see :class:`trio.abc.ReceiveStream`.

@@ -59,6 +59,14 @@ class Transport(Protocol):
         """
         ...
 
+    def send_now(self, data: bytes) -> bool:
+        """Sends everything without waiting, or nothing.
+
+        Returns:
+            False if something else is being sent, or the kernel takes nothing now.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Closes the connection, without waiting for the peer."""
         ...
@@ -78,6 +86,7 @@ class PlainTransport:
         self._stream = stream
         self._fleet = fleet
         self._fd = stream.socket.fileno()
+        self._sending = False
         self.lane = Lane(self._fd)
 
     def read(self) -> None:
@@ -93,21 +102,47 @@ class PlainTransport:
 
         The kernel nearly always takes a short answer at once. That is tried
         first, without Trio's locks and without a schedule point, which would
-        double the cost of a ``pong``; the caller has just waited for a lock.
+        double the cost of an answer; the caller has just waited for a lock.
         """
-        try:
-            sent = os.write(self._fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise trio.BrokenResourceError from error
+        if self._fd < 0:
+            raise trio.ClosedResourceError
+        sent = _write(self._fd, data)
         if sent < len(data):
-            await _send_rest(self._stream, data[sent:])
+            self._sending = True
+            try:
+                await _send_rest(self._stream, data[sent:])
+            finally:
+                self._sending = False
+
+    def send_now(self, data: bytes) -> bool:
+        """Sends everything without waiting, or nothing; see :class:`Transport`."""
+        if self._sending or self._fd < 0:
+            return False
+        try:
+            sent = _write(self._fd, data)
+        except trio.BrokenResourceError:
+            self.lane.fail(errno.EPIPE)
+            return True
+        if 0 < sent < len(data):
+            # Room for a few bytes and not for a few more: it has not been read
+            # for minutes, and half a frame is on its way already.
+            self.lane.fail(errno.EPIPE)
+        return sent > 0
 
     async def aclose(self) -> None:
         """Closes the connection, without waiting for the peer."""
         self._fd = -1
         await self._stream.aclose()
+
+
+def _write(fd: int, data: bytes) -> int:
+    """Writes what the kernel takes at once, and returns how much that is."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise trio.BrokenResourceError from error
 
 
 async def _send_rest(stream: trio.SocketStream, data: bytes) -> None:
@@ -234,20 +269,35 @@ class TlsTransport:
                 raise trio.BrokenResourceError from error
             await self._flush()
 
+    def send_now(self, data: bytes) -> bool:
+        """Sends everything without waiting, or nothing; see :class:`Transport`."""
+        if self._closed or self._unsent or self._sending.locked():
+            return False
+        try:
+            self._tls.write(data)
+        except ssl.SSLError:
+            self.lane.fail(errno.EPROTO)
+            return True
+        if not self._send_now():
+            # What is encrypted must go out, and nobody waits to send it.
+            self.lane.fail(errno.EPIPE)
+        return True
+
     async def _flush(self) -> None:
         self._send_now()
         while data := self._unsent + self._outgoing.read():
             self._unsent = b""
             await _send_rest(self._stream, data)
 
-    def _send_now(self) -> None:
-        """Sends what the socket takes without waiting; the rest waits its turn."""
+    def _send_now(self) -> bool:
+        """Sends what the socket takes without waiting; False if some is left."""
         data = self._unsent + self._outgoing.read()
         try:
-            sent = os.write(self._fd, data)
-        except OSError:
+            sent = _write(self._fd, data)
+        except trio.BrokenResourceError:
             sent = 0
         self._unsent = data[sent:]
+        return not self._unsent
 
     async def aclose(self) -> None:
         """Says goodbye as far as that needs no waiting, and closes."""

@@ -284,11 +284,35 @@ class Session:
             message = parse_client_message(text)
         except RemoteProtocolError as error:
             return [self._refuse(error.info)]
-        fault = self._envelope_fault(message)
-        self._peer_seq = message.seq
-        if fault is None:
-            return self._dispatch(message, audio_bytes)
-        return [self._refuse(fault), *self._dispatch(message, audio_bytes)]
+        return self._take_in(message, audio_bytes)
+
+    def receive_ping(
+        self, text: str, *, now: float, audio_bytes: int
+    ) -> list[SessionEvent] | None:
+        """Take in a text message if it is a ping of an open session.
+
+        Everything that comes of it can be dealt with at once and in any task:
+        the events are for writing down, and `data_to_send` has the answer.
+
+        Args:
+            text: Content of the frame.
+            now: The time, in seconds.
+            audio_bytes: Audio that had arrived before it, in bytes of all channels.
+
+        Returns:
+            What it means; None if it is anything else, which has had no effect.
+        """
+        if self._state is not State.OPEN or '"ping"' not in text:
+            return None
+        try:
+            message = parse_client_message(text)
+        except RemoteProtocolError:
+            return None
+        if not isinstance(message, Ping):
+            return None
+        self._now = now
+        self._note_life(audio_bytes)
+        return self._take_in(message, audio_bytes)
 
     def receive_binary(self, length_bytes: int, *, now: float) -> list[SessionEvent]:
         """Judge a binary message that was not taken as audio on its way in.
@@ -521,6 +545,13 @@ class Session:
         return Violation(str(info), answered)
 
     # Messages.
+
+    def _take_in(self, message: ClientMessage, audio_bytes: int) -> list[SessionEvent]:
+        fault = self._envelope_fault(message)
+        self._peer_seq = message.seq
+        if fault is None:
+            return self._dispatch(message, audio_bytes)
+        return [self._refuse(fault), *self._dispatch(message, audio_bytes)]
 
     def _dispatch(self, message: ClientMessage, audio_bytes: int) -> list[SessionEvent]:
         what = _INPUTS[type(message)]

@@ -83,8 +83,8 @@ async def test_reader_gets_all_but_audio(opened: Opened, authority: trustme.CA) 
         assert head == b"GET / HTTP/1.1\r\n\r\n"
         assert await stream.receive_some() == head + frame(TEXT, b"early")
         stream.lane.keep(2, audio)
-        stream.enlist()
-        stream.enlist()
+        stream.enlist(lambda _: False)
+        stream.enlist(lambda _: False)
         data = frame(BINARY, bytes(1600)) * 50 + frame(TEXT, b"late")
         await client.send_all(data)
         received = b""
@@ -107,7 +107,7 @@ async def test_end_of_stream_reaches_an_enlisted_reader(
     async with opened(authority) as (client, stream, _):
         stream.lane.start_frames(0)
         stream.lane.keep(1)
-        stream.enlist()
+        stream.enlist(lambda _: False)
         await client.send_all(frame(BINARY, b"last"))
         await client.aclose()
         with trio.fail_after(5):
@@ -119,7 +119,7 @@ async def test_end_of_stream_reaches_an_enlisted_reader(
 async def test_closing_wakes_the_reader(opened: Opened, authority: trustme.CA) -> None:
     async with opened(authority) as (_, stream, pump), trio.open_nursery() as nursery:
         stream.lane.start_frames(0)
-        stream.enlist()
+        stream.enlist(lambda _: False)
 
         async def read() -> None:
             with pytest.raises(trio.ClosedResourceError):
@@ -150,7 +150,7 @@ async def test_reset_breaks_the_reader(authority: trustme.CA) -> None:
     async with plain(authority) as (client, stream, _):
         assert isinstance(client, trio.SocketStream)
         stream.lane.start_frames(0)
-        stream.enlist()
+        stream.enlist(lambda _: False)
         client.setsockopt(
             trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1" + bytes(7)
         )
@@ -163,7 +163,7 @@ async def test_tls_garbage_breaks_the_reader(authority: trustme.CA) -> None:
     async with encrypted(authority) as (client, stream, _):
         assert isinstance(client, trio.SSLStream)
         stream.lane.start_frames(0)
-        stream.enlist()
+        stream.enlist(lambda _: False)
         await client.transport_stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
         with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
@@ -190,7 +190,7 @@ async def test_large_answers_go_out_over_tls_while_audio_comes_in(
     async with encrypted(authority) as (client, stream, _):
         stream.lane.start_frames(0)
         stream.lane.keep(1)
-        stream.enlist()
+        stream.enlist(lambda _: False)
         size = 3_000_000
         received = bytearray()
 
