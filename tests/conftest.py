@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile(
@@ -27,10 +27,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
-) -> Iterator[None]:
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where every judge is said to be installed, a skipped test is a failed one."""
     report = yield
     if report.skipped and os.environ.get("AUDIOHOOK_FORBID_SKIPS"):
         report.outcome = "failed"
-        report.longrepr = f"skipped where nothing may be: {report.longrepr[2]}"
+        report.longrepr = f"skipped where nothing may be: {report.longreprtext}"
     return report
