@@ -10,7 +10,8 @@ The tree::
     ├── AuthenticationError        a request that must not become a session
     ├── SpoolError                 the local disk did not do as asked
     ├── UploadError                the store did not do as asked
-    │   └── KeyExistsError         the key is taken by something else
+    │   ├── KeyExistsError         the key is taken by something else
+    │   └── UploadGoneError        the upload in parts is no longer there
     └── TranscriptError            the transcription service did not do as asked
 
 Foreign exceptions are translated at the border of the one module that talks to
@@ -83,11 +84,16 @@ class UploadError(AudioHookError):
 
     Attributes:
         retryable: False if trying again cannot help before somebody mends it.
+        fault: What kind of failure it is, a word of
+            `audiohook.storage.base.StoreFault`.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = True, fault: str = "other"
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.fault = fault
 
 
 class KeyExistsError(UploadError):
@@ -95,6 +101,14 @@ class KeyExistsError(UploadError):
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} exists and holds something else", retryable=False)
+        self.key = key
+
+
+class UploadGoneError(UploadError):
+    """An upload in parts is no longer there: it must be begun anew."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key}: the upload in parts is gone; it must begin anew")
         self.key = key
 
 

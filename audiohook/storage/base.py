@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from audiohook.errors import UploadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 MIB: Final = 1024 * 1024
 
@@ -27,6 +28,29 @@ READ_LIMIT_BYTES: Final = 64 * MIB
 # The characters that the guide named above calls safe. A part that begins with a
 # dot would be hidden, a temporary file of ours, or a way up.
 _PART: Final = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
+
+
+class StoreFault(StrEnum):
+    """Kinds of failure, as `audiohook.errors.UploadError.fault` has them."""
+
+    AWAY = "away"
+    """It cannot be reached, or fails to do its work."""
+    BUSY = "busy"
+    """It asks for fewer requests."""
+    DENIED = "denied"
+    """The role or the user may not do that."""
+    NO_BUCKET = "no_bucket"
+    """There is no such bucket, or not in that region."""
+    BAD_KEY_OR_SECRET = "bad_key_or_secret"  # noqa: S105 - names a fault
+    """It does not know who we are."""
+    CLOCK = "clock"
+    """The clock of this machine is wrong."""
+    ENCRYPTION = "encryption"
+    """The key that is to encrypt the object cannot be used."""
+    CERTIFICATE = "certificate"
+    """Its certificate is not trusted."""
+    OTHER = "other"
+    """Anything else."""
 
 
 class Blob(Protocol):
@@ -75,6 +99,24 @@ class StoredObject:
     sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of an upload, as the store has confirmed it.
+
+    Attributes:
+        number: From 1 on; parts are put together in the order of their numbers.
+        size: Bytes.
+        etag: The store's name for its content.
+        crc32: CRC-32 of its content, four bytes big-endian in base64; empty if
+            the store does not tell, which not every store does in a list.
+    """
+
+    number: int
+    size: int
+    etag: str
+    crc32: str
+
+
 class Store(Protocol):
     """A folder or a bucket."""
 
@@ -109,6 +151,87 @@ class Store(Protocol):
         Raises:
             UploadError: The store did not do as asked, or the object is larger
                 than `READ_LIMIT_BYTES`.
+        """
+
+
+@runtime_checkable
+class MultipartStore(Store, Protocol):
+    """A store that takes a large object in parts, in any order."""
+
+    @property
+    def min_part_bytes(self) -> int:
+        """The least that a part may have, except for the last."""
+
+    async def begin(self, key: str, *, metadata: Mapping[str, str], token: str) -> str:
+        """Begin an upload; nothing is to be seen of it before it is complete.
+
+        Args:
+            key: Where the object is to be, see `check_key`.
+            metadata: As for `put`.
+            token: As for `put`.
+
+        Returns:
+            The upload's id.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+
+    async def put_part(self, key: str, upload_id: str, number: int, blob: Blob) -> Part:
+        """Store a part; one of the same number is replaced.
+
+        Args:
+            key: Where the object is to be.
+            upload_id: What `begin` returned.
+            number: From 1 to 10,000.
+            blob: The part's bytes.
+
+        Raises:
+            UploadGoneError: There is no such upload.
+            UploadError: The store did not do as asked.
+            SpoolError: The blob cannot be read.
+        """
+
+    async def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """List the parts that are stored, by their numbers.
+
+        Raises:
+            UploadGoneError: There is no such upload.
+            UploadError: The store did not do as asked.
+        """
+
+    async def complete(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        size: int,
+        sha256: str,
+        token: str,
+    ) -> StoredObject:
+        """Make an object of the parts, unless the key is taken.
+
+        Args:
+            key: Where the object is to be.
+            upload_id: What `begin` returned.
+            parts: By their numbers, as `put_part` returned them; without their
+                checksums a store may refuse.
+            size: Bytes of them all.
+            sha256: Checksum of them all, which is handed through.
+            token: What `begin` was given.
+
+        Raises:
+            KeyExistsError: The key is taken by something else.
+            UploadGoneError: There is no such upload, or it cannot be completed.
+            UploadError: The store did not do as asked.
+        """
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Give up an upload and its parts; no fault if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked.
         """
 
 

@@ -1,0 +1,700 @@
+"""A bucket as a store: Amazon's S3, or another that speaks its language.
+
+boto3 blocks, so each request is made in a worker thread. A thread that waits for
+the network cannot be interrupted; a task that is cancelled leaves it behind, and
+what it was sending is in memory by then, so nothing of the call is still in use.
+
+Answers get lost. Whether a request that made an object was carried out is decided
+by what is there: every object carries the token of its owner in its metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+from botocore.exceptions import BotoCoreError, ClientError
+
+from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
+from audiohook.storage.base import (
+    MIB,
+    READ_LIMIT_BYTES,
+    Part,
+    StoredObject,
+    StoreFault,
+    check_key,
+)
+from audiohook.storage.s3_body import load
+from audiohook.storage.s3_client import S3Client, S3Options, connect
+from audiohook.storage.s3_faults import (
+    ConflictError,
+    KeyTakenError,
+    LostAnswerError,
+    NotFoundError,
+    Place,
+    translate,
+)
+from audiohook.storage.s3_metadata import (
+    SHA256_NAME,
+    TOKEN_NAME,
+    content_type,
+    safe_metadata,
+    safe_value,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from audiohook.storage.base import Blob
+    from audiohook.storage.s3_body import Body, Digest
+    from audiohook.storage.s3_client import CompletedPart
+
+T = TypeVar("T")
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+
+# Source: Amazon S3 User Guide, "Multipart upload limits".
+_LEAST_PART_BYTES: Final = 5 * MIB
+_MOST_PARTS: Final = 10_000
+
+_LONGEST_SIGNATURE: Final = 7 * 24 * 60 * MINUTES
+
+# A larger object is stored in parts of this size, so that memory does not grow.
+_PUT_LIMIT_BYTES: Final = 8 * MIB
+_ABORT_DEADLINE: Final = 10 * SECONDS
+# Credentials that are refused are looked for again, but not all the time.
+_CLIENT_AGE: Final = 1 * MINUTES
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is under a key.
+
+    Attributes:
+        size: Bytes.
+        metadata: Names in lower case, and values.
+    """
+
+    size: int
+    metadata: Mapping[str, str]
+
+
+class Owner(Enum):
+    """Whose an object is."""
+
+    OURSELVES = auto()
+    OTHER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What we want to have under a key.
+
+    Attributes:
+        key: Where.
+        size: Bytes.
+        token: Whose it is.
+        sha256: Its checksum, if it is sent whole.
+    """
+
+    key: str
+    size: int
+    token: str
+    sha256: str | None = None
+
+    def owner(self, found: Found) -> Owner:
+        """Say whose object was found; ours is what we wanted to have there."""
+        known = found.metadata.get(SHA256_NAME)
+        ours = (
+            found.size == self.size
+            and found.metadata.get(TOKEN_NAME) == safe_value(self.token)
+            and (self.sha256 is None or known is None or known == self.sha256)
+        )
+        return Owner.OURSELVES if ours else Owner.OTHER
+
+
+class S3Store:
+    """Objects in a bucket.
+
+    Everything about the account comes from AWS's standard settings: environment,
+    profile, role, ``AWS_ENDPOINT_URL_S3``. Credentials that expire are renewed;
+    those that were refused are looked for again after a minute.
+
+    Args:
+        bucket: Its name, or the ARN of an access point.
+        options: What the bucket may ask for.
+        parallel: Most requests at a time; each may hold a part in memory.
+    """
+
+    def __init__(
+        self, bucket: str, *, options: S3Options | None = None, parallel: int = 8
+    ) -> None:
+        self._bucket = bucket
+        self._options = options or S3Options()
+        self._parallel = parallel
+        self._common = self._options.for_every_call()
+        self._for_objects = self._options.for_objects() | self._common
+        self._threads = trio.CapacityLimiter(parallel)
+        # Held from the first byte that is read to the last that is sent.
+        self._buffers = trio.CapacityLimiter(parallel)
+        self._connecting = trio.Lock()
+        self._client: S3Client | None = None
+        self._client_born = 0.0
+
+    @property
+    def min_part_bytes(self) -> int:
+        """The least that a part may have, except for the last."""
+        return _LEAST_PART_BYTES
+
+    async def put(
+        self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
+    ) -> StoredObject:
+        """Store an object, unless the key is taken by something else.
+
+        Args:
+            key: Where, see `check_key`.
+            blob: What; a large one is stored in parts, one after the other.
+            metadata: Names and values to keep beside it. Characters that are not
+                printable ASCII come percent-encoded; what is beyond 2 KiB is cut.
+            token: The same for each attempt at the same object.
+
+        Raises:
+            KeyExistsError: The key is taken by something else.
+            UploadError: The store did not do as asked; the text says how to mend it.
+            SpoolError: The blob cannot be read.
+
+        *Cancellation:* At once. A request that was sent may still be carried out.
+        """
+        return await self._store(key, blob, metadata, token, only_new=True)
+
+    async def replace(
+        self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
+    ) -> StoredObject:
+        """Store an object in place of whatever is there; otherwise as `put`."""
+        return await self._store(key, blob, metadata, token, only_new=False)
+
+    async def read(self, key: str) -> bytes | None:
+        """Return a whole object, ``None`` if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked, or the object is larger
+                than `READ_LIMIT_BYTES`.
+        """
+        check_key(key)
+
+        def fetch(client: S3Client) -> bytes:
+            found = client.get_object(Bucket=self._bucket, Key=key, **self._common)
+            try:
+                return found["Body"].read(READ_LIMIT_BYTES + 1)
+            finally:
+                found["Body"].close()
+
+        try:
+            data = await self._call("GetObject", key, fetch)
+        except NotFoundError:
+            return None
+        if len(data) > READ_LIMIT_BYTES:
+            raise UploadError(f"{key}: too large to be read", retryable=False)
+        return data
+
+    async def head(self, key: str) -> Found | None:
+        """Say what is under a key, ``None`` if nothing is.
+
+        Raises:
+            UploadError: The store did not do as asked. A role that may not list the
+                bucket is denied to know that nothing is there.
+        """
+        check_key(key)
+
+        def look(client: S3Client) -> Found:
+            head = client.head_object(Bucket=self._bucket, Key=key, **self._common)
+            metadata = {name.lower(): text for name, text in head["Metadata"].items()}
+            return Found(head["ContentLength"], metadata)
+
+        try:
+            return await self._call("HeadObject", key, look)
+        except NotFoundError:
+            return None
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; no fault if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+
+        def delete(client: S3Client) -> None:
+            client.delete_object(Bucket=self._bucket, Key=key, **self._common)
+
+        await self._call("DeleteObject", key, delete)
+
+    async def presign(self, key: str, seconds: int) -> str:
+        """Sign an address from which anybody can fetch an object for a while.
+
+        Nothing is sent, and nobody asks whether there is such an object. If our
+        own credentials are temporary, it dies with them.
+
+        Args:
+            key: Which object.
+            seconds: How long, up to seven days.
+
+        Returns:
+            The address, signed with version 4.
+
+        Raises:
+            ValueError: That is too short or too long.
+            UploadError: There are no credentials.
+        """
+        check_key(key)
+        if not 1 <= seconds <= _LONGEST_SIGNATURE:
+            raise ValueError(f"{seconds} s is not between a second and seven days")
+
+        def sign(client: S3Client) -> str:
+            what = {"Bucket": self._bucket, "Key": key}
+            return client.generate_presigned_url(
+                "get_object", Params=what, ExpiresIn=seconds
+            )
+
+        return await self._call("GetObject", key, sign)
+
+    async def begin(self, key: str, *, metadata: Mapping[str, str], token: str) -> str:
+        """Begin an upload; nothing is to be seen of it before it is complete.
+
+        Args:
+            key: Where the object is to be, see `check_key`.
+            metadata: As for `put`.
+            token: As for `put`.
+
+        Returns:
+            The upload's id.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+        kept = safe_metadata({TOKEN_NAME: token, **metadata})
+
+        def begin(client: S3Client) -> str:
+            begun = client.create_multipart_upload(
+                Bucket=self._bucket,
+                Key=key,
+                ContentType=content_type(key),
+                # Said here, or Amazon refuses parts that come with a checksum.
+                ChecksumAlgorithm="CRC32",
+                Metadata=kept,
+                **self._for_objects,
+            )
+            return begun["UploadId"]
+
+        return await self._call("CreateMultipartUpload", key, begin)
+
+    async def put_part(self, key: str, upload_id: str, number: int, blob: Blob) -> Part:
+        """Store a part; one of the same number is replaced.
+
+        Args:
+            key: Where the object is to be.
+            upload_id: What `begin` returned.
+            number: From 1 to 10,000.
+            blob: The part's bytes, all of which are held in memory for a while.
+
+        Raises:
+            UploadGoneError: There is no such upload.
+            UploadError: The store did not do as asked.
+            SpoolError: The blob cannot be read.
+
+        *Cancellation:* At once. A request that was sent may still be carried out.
+        """
+        return await self._send_part(
+            key, upload_id, number, partial(load, blob, 0, blob.size_bytes, key=key)
+        )
+
+    async def list_parts(self, key: str, upload_id: str) -> list[Part]:
+        """List the parts that are stored, by their numbers.
+
+        Returns:
+            The parts; one that is missing has to be sent again. Not every store
+            tells their checksums, which `complete` may need.
+
+        Raises:
+            UploadGoneError: There is no such upload.
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+
+        def list_all(client: S3Client) -> list[Part]:
+            parts: list[Part] = []
+            while True:
+                page = client.list_parts(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumberMarker=parts[-1].number if parts else 0,
+                    **self._common,
+                )
+                listed = page.get("Parts", [])
+                parts += (
+                    Part(
+                        each["PartNumber"],
+                        each["Size"],
+                        each["ETag"],
+                        each.get("ChecksumCRC32", ""),
+                    )
+                    for each in listed
+                )
+                if not listed or not page.get("IsTruncated"):
+                    return _unambiguous(parts)
+
+        return await self._call("ListParts", key, list_all)
+
+    async def complete(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        *,
+        size: int,
+        sha256: str,
+        token: str,
+    ) -> StoredObject:
+        """Make an object of the parts, unless the key is taken.
+
+        To complete an upload twice is no fault.
+
+        Args:
+            key: Where the object is to be.
+            upload_id: What `begin` returned.
+            parts: By their numbers.
+            size: Bytes of them all.
+            sha256: Checksum of them all, which is handed through.
+            token: What `begin` was given.
+
+        Raises:
+            KeyExistsError: The key is taken by something else.
+            UploadGoneError: There is no such upload, or it cannot be completed.
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+        await self._complete(key, upload_id, parts, size, token, only_new=True)
+        return StoredObject(key, size, sha256)
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Give up an upload and its parts; no fault if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+
+        def abort(client: S3Client) -> None:
+            client.abort_multipart_upload(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, **self._common
+            )
+
+        try:
+            await self._call("AbortMultipartUpload", key, abort)
+        except UploadGoneError:
+            return
+
+    def close(self) -> None:
+        """Close idle connections; the store can be used again."""
+        if self._client is not None:
+            self._client.close()
+
+    async def _store(
+        self,
+        key: str,
+        blob: Blob,
+        metadata: Mapping[str, str],
+        token: str,
+        *,
+        only_new: bool,
+    ) -> StoredObject:
+        check_key(key)
+        digest = hashlib.sha256()
+        if blob.size_bytes > _PUT_LIMIT_BYTES:
+            await self._store_parts(
+                key, blob, metadata, token, digest, only_new=only_new
+            )
+        else:
+            await self._store_whole(
+                key, blob, metadata, token, digest, only_new=only_new
+            )
+        return StoredObject(key, blob.size_bytes, digest.hexdigest())
+
+    async def _store_whole(
+        self,
+        key: str,
+        blob: Blob,
+        metadata: Mapping[str, str],
+        token: str,
+        digest: Digest,
+        *,
+        only_new: bool,
+    ) -> None:
+        async with self._buffers:
+            body = await self._read_into_memory(
+                partial(load, blob, 0, blob.size_bytes, key=key, digest=digest)
+            )
+            wanted = _Wanted(key, body.size, token, digest.hexdigest())
+            mark = {TOKEN_NAME: token, SHA256_NAME: digest.hexdigest()}
+            kept = safe_metadata({**mark, **metadata})
+            condition = {"IfNoneMatch": "*"} if only_new else {}
+
+            def put(client: S3Client) -> None:
+                body.seek(0)
+                client.put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=body,
+                    ContentLength=body.size,
+                    ContentType=content_type(key),
+                    ChecksumCRC32=body.crc32,
+                    Metadata=kept,
+                    **self._for_objects,
+                    **condition,
+                )
+
+            try:
+                await self._make("PutObject", wanted, put)
+            except ConflictError:
+                await self._make("PutObject", wanted, put)
+
+    async def _store_parts(
+        self,
+        key: str,
+        blob: Blob,
+        metadata: Mapping[str, str],
+        token: str,
+        digest: Digest,
+        *,
+        only_new: bool,
+    ) -> None:
+        size = blob.size_bytes
+        step = max(_PUT_LIMIT_BYTES, -(-size // _MOST_PARTS))
+        upload_id = await self.begin(key, metadata=metadata, token=token)
+        try:
+            parts = [
+                await self._send_part(
+                    key,
+                    upload_id,
+                    number,
+                    partial(
+                        load,
+                        blob,
+                        offset,
+                        min(step, size - offset),
+                        key=key,
+                        digest=digest,
+                    ),
+                )
+                for number, offset in enumerate(range(0, size, step), 1)
+            ]
+            await self._complete(key, upload_id, parts, size, token, only_new=only_new)
+        except BaseException:
+            # The bucket's owner pays for parts until they are given up.
+            with trio.move_on_after(_ABORT_DEADLINE, shield=True):
+                await self._abort_quietly(key, upload_id)
+            raise
+
+    async def _abort_quietly(self, key: str, upload_id: str) -> None:
+        try:
+            await self.abort(key, upload_id)
+        except UploadError:
+            # The bucket's lifecycle does it in a few days.
+            return
+
+    async def _send_part(
+        self, key: str, upload_id: str, number: int, load: Callable[[], Body]
+    ) -> Part:
+        check_key(key)
+        async with self._buffers:
+            body = await self._read_into_memory(load)
+
+            def upload(client: S3Client) -> str:
+                stored = client.upload_part(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    PartNumber=number,
+                    Body=body,
+                    ContentLength=body.size,
+                    ChecksumCRC32=body.crc32,
+                    **self._common,
+                )
+                return stored["ETag"]
+
+            etag = await self._call("UploadPart", key, upload)
+        return Part(number, body.size, etag, body.crc32)
+
+    async def _complete(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Sequence[Part],
+        size: int,
+        token: str,
+        *,
+        only_new: bool,
+    ) -> None:
+        condition = {"IfNoneMatch": "*"} if only_new else {}
+
+        def complete(client: S3Client) -> None:
+            client.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=key,
+                UploadId=upload_id,
+                MultipartUpload={"Parts": [_completed(part) for part in parts]},
+                MpuObjectSize=size,
+                **self._common,
+                **condition,
+            )
+
+        wanted = _Wanted(key, size, token)
+        try:
+            await self._make("CompleteMultipartUpload", wanted, complete)
+        except ConflictError as exc:
+            # Source: Amazon S3 API Reference, CompleteMultipartUpload: after 409
+            # an upload has to be begun anew.
+            raise UploadGoneError(key) from exc
+        await self._verify(wanted)
+
+    async def _make(
+        self, operation: str, wanted: _Wanted, work: Callable[[S3Client], None]
+    ) -> None:
+        """Make an object, or find that it has been made before.
+
+        Args:
+            operation: The call, as S3 names it.
+            wanted: The object.
+            work: Sends the request.
+
+        Raises:
+            KeyExistsError: There is something else.
+            ConflictError: Somebody else was at it.
+            UploadGoneError: The upload is gone, and the object is not there.
+            UploadError: The store did not do as asked.
+        """
+        try:
+            await self._call(operation, wanted.key, work)
+        except KeyTakenError as exc:
+            found = await self.head(wanted.key)
+            if found is None:
+                raise ConflictError(f"{wanted.key} was there and is gone") from exc
+            if wanted.owner(found) is Owner.OTHER:
+                raise KeyExistsError(wanted.key) from exc
+        except (LostAnswerError, UploadGoneError):
+            if not await self._has_arrived(wanted):
+                raise
+
+    async def _has_arrived(self, wanted: _Wanted) -> bool:
+        """Say whether a request whose answer was lost is known to have been done."""
+        try:
+            found = await self.head(wanted.key)
+        except UploadError:
+            # The first failure is the one to tell; the next attempt finds out.
+            return False
+        return found is not None and wanted.owner(found) is Owner.OURSELVES
+
+    async def _verify(self, wanted: _Wanted) -> None:
+        """Make sure of the length, which not every store does.
+
+        Raises:
+            KeyExistsError: It is another, or somebody has replaced the object.
+            UploadError: The store did not do as asked.
+        """
+        try:
+            found = await self.head(wanted.key)
+        except UploadError as exc:
+            # A role may be for writing only, and Amazon has checked the length.
+            if exc.fault != StoreFault.DENIED:
+                raise
+            return
+        if found is None or wanted.owner(found) is Owner.OTHER:
+            raise KeyExistsError(wanted.key)
+
+    async def _read_into_memory(self, load: Callable[[], Body]) -> Body:
+        return await trio.to_thread.run_sync(load, limiter=self._threads)
+
+    async def _call(self, operation: str, key: str, work: Callable[[S3Client], T]) -> T:
+        """Make a request in a thread, which is left behind if we are cancelled."""
+        client = await self._connected()
+        try:
+            return await trio.to_thread.run_sync(
+                partial(self._guarded, operation, key, client, work),
+                abandon_on_cancel=True,
+                limiter=self._threads,
+            )
+        except UploadError as exc:
+            if exc.fault == StoreFault.BAD_KEY_OR_SECRET:
+                self._forget(client)
+            raise
+
+    def _guarded(
+        self,
+        operation: str,
+        key: str,
+        client: S3Client,
+        work: Callable[[S3Client], T],
+    ) -> T:
+        # Slow to import, but boto3 has done it by now.
+        from botocore.parsers import ResponseParserError
+
+        try:
+            return work(client)
+        except (BotoCoreError, ClientError, ResponseParserError) as exc:
+            meta = client.meta
+            place = Place(self._bucket, meta.region_name, meta.endpoint_url)
+            raise translate(exc, place, operation=operation, key=key) from exc
+
+    async def _connected(self) -> S3Client:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await trio.to_thread.run_sync(
+                    self._connect, limiter=self._threads
+                )
+                self._client_born = trio.current_time()
+            return self._client
+
+    def _connect(self) -> S3Client:
+        try:
+            return connect(self._parallel, self._options)
+        except (BotoCoreError, ValueError) as exc:
+            place = Place(self._bucket, "?", "")
+            raise translate(exc, place, operation="connect", key="") from exc
+
+    def _forget(self, client: S3Client) -> None:
+        """Have a client with refused credentials made anew, which looks for others.
+
+        Files and roles may have changed since it was made.
+        """
+        old = trio.current_time() - self._client_born > _CLIENT_AGE
+        if client is self._client and old:
+            self._client = None
+
+
+def _unambiguous(listed: list[Part]) -> list[Part]:
+    """Leave out parts of which nobody can tell which one it is.
+
+    There is a store that lists a part beside the one that it has replaced; to send
+    it again is always right.
+    """
+    parts = dict.fromkeys(listed)
+    times = Counter(part.number for part in parts)
+    return [part for part in parts if times[part.number] == 1]
+
+
+def _completed(part: Part) -> CompletedPart:
+    if part.crc32:
+        return {
+            "PartNumber": part.number,
+            "ETag": part.etag,
+            "ChecksumCRC32": part.crc32,
+        }
+    return {"PartNumber": part.number, "ETag": part.etag}
