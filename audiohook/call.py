@@ -74,6 +74,8 @@ _MAX_MESSAGE_CHARS = 128 * KIB
 _MESSAGE_QUEUE = 4
 _WATCH_INTERVAL = 1 * SECONDS
 _UPGRADE_DEADLINE = 10 * SECONDS
+# ``opened`` is due 5 s after ``open``; a disk that hangs gets this much of it.
+_CREATE_DEADLINE = 3.5 * SECONDS
 # ``closed`` is due 10 s after ``close``; a disk that refuses gets this much of it.
 _FLUSH_DEADLINE = 4 * SECONDS
 _FLUSH_PAUSE = 0.5 * SECONDS
@@ -96,6 +98,8 @@ class Surroundings:
         noise: For lines that a peer can cause at will.
         refusal: Returns why no new call is welcome, in words that may be sent to
             the peer, or None.
+        opened: Takes a call that has begun, and what returns how much of its audio
+            is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         clock: Unix time in seconds.
     """
@@ -107,6 +111,7 @@ class Surroundings:
     log: FilteringBoundLogger
     noise: Limiter
     refusal: Callable[[], str | None]
+    opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     clock: Callable[[], float] = time.time
 
@@ -461,16 +466,14 @@ class Call:
                 self._notes.outcome = "probe"
                 self._around.metrics.probes.inc()
         else:
-            try:
-                self._spooled = await self._around.spool.create(self._first_fact(event))
-            except SpoolError as error:
+            with trio.move_on_after(_CREATE_DEADLINE):
+                self._spooled = await self._create(event)
+            if self._spooled is None:
                 self._notes.outcome = "refused"
-                self._around.noise.write(
-                    logging.ERROR, "cannot_record", error=str(error)
-                )
                 session.disconnect(DisconnectReason.ERROR, "Cannot record now")
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
+            self._around.opened(self._spooled, self._settled_bytes)
         session.accept(event.media, now=trio.current_time())
         self._stream.enlist(self._hear)
         self._around.metrics.opening.observe(trio.current_time() - began)
@@ -481,6 +484,14 @@ class Call:
             language=event.parameters.language,
             reconnected=bool(event.parameters.continued_sessions),
         )
+
+    async def _create(self, event: OpenReceived) -> SpooledCall | None:
+        """Makes a place for the audio; None if the disk refuses."""
+        try:
+            return await self._around.spool.create(self._first_fact(event))
+        except SpoolError as error:
+            self._around.noise.write(logging.ERROR, "cannot_record", error=str(error))
+            return None
 
     def _first_fact(self, event: OpenReceived) -> Opened:
         parameters: OpenParameters = event.parameters
@@ -581,6 +592,11 @@ class Call:
         """Writes down audio that came while the disk could not take it."""
         for before, dropped in self._lane.take_drops():
             self._lose(before, dropped)
+
+    def _settled_bytes(self) -> int:
+        """Tells how much audio has all its gaps, and is in the file."""
+        self._notes_drops()
+        return self._lane.settled_bytes
 
     def _lose(self, before_bytes: int, lost_bytes: int) -> None:
         media = self._session.media
