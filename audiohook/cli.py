@@ -18,6 +18,7 @@ from rich.console import Console
 
 from audiohook import __version__, logs, service, settings
 from audiohook.authentication import configured_keys
+from audiohook.checks import describe_permissions, run_checks
 from audiohook.demo import run_demo
 from audiohook.errors import AudioHookError
 from audiohook.simulator.client import run_call
@@ -243,6 +244,30 @@ def call(
         conversation_id=conversation or str(uuid.uuid4()),
     )
     sys.exit(run_call(options, Console(highlight=False, soft_wrap=True)))
+
+
+@app.command()
+def check(
+    *,
+    iam: Annotated[
+        bool,
+        typer.Option(
+            "--iam", help="Only print what an AWS account must allow, and tidy up."
+        ),
+    ] = False,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Try the settings for real, and say in one line each what is wrong.
+
+    Ends with 1 if anything does not work.
+    """
+    chosen = settings.load(env_file=env_file)
+    _start_log(chosen)
+    if iam:
+        typer.echo(describe_permissions(chosen))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    sys.exit(trio.run(run_checks, chosen, console))
 
 
 @app.command()

@@ -32,6 +32,8 @@ from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
 from audiohook.storage.delivery import Deliveries
 from audiohook.storage.folder import FolderStore
+from audiohook.storage.s3 import S3Store
+from audiohook.storage.s3_client import S3Options
 from audiohook.storage.upload import Uploader
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ class Service:
         self.metrics = Metrics()
         self._pump = Pump(settings.ingest_interval)
         self._spool, self._store, uploader = make_storage(settings)
-        self._deliveries = Deliveries(uploader.finish, metrics=self.metrics, log=log)
+        self._deliveries = Deliveries(uploader, metrics=self.metrics, log=log)
         self._desk = CallDesk(
             Surroundings(
                 authenticator=Authenticator(keys),
@@ -121,6 +123,7 @@ class Service:
                 log=log,
                 noise=Limiter(log),
                 refusal=self._refusal,
+                opened=self._deliveries.watch,
                 sealed=self._deliveries.add,
                 clock=clock,
             )
@@ -183,7 +186,8 @@ class Service:
                 ):
                     await foundation.start(self._stand, work)
                 foundation.start_soon(self._adopt_leftovers)
-                foundation.start_soon(self._store.sweep)
+                if isinstance(self._store, FolderStore):
+                    foundation.start_soon(self._store.sweep)
                 await self._serve_calls(task_status)
                 with trio.move_on_after(_SETTLE_DEADLINE):
                     await self._deliveries.wait_settled()
@@ -191,6 +195,8 @@ class Service:
                 for scope in self._standing:
                     scope.cancel()
                 foundation.cancel_scope.cancel()
+        if isinstance(self._store, S3Store):
+            self._store.close()
         self._stopped.set()
 
     async def _stand(
@@ -325,7 +331,7 @@ async def recover(
     """
     spool, _, uploader = make_storage(settings)
     raise_file_limit(settings.max_calls)
-    deliveries = Deliveries(uploader.finish, metrics=Metrics(), log=log)
+    deliveries = Deliveries(uploader, metrics=Metrics(), log=log)
     async with trio.open_nursery() as nursery:
         await nursery.start(spool.run)
         await nursery.start(deliveries.run)
@@ -340,21 +346,27 @@ async def recover(
     return deliveries.statistics()
 
 
-def make_storage(settings: Settings) -> tuple[Spool, FolderStore, Uploader]:
-    """Makes the spool, the store, and what brings calls from one to the other.
+def make_store(settings: Settings) -> FolderStore | S3Store:
+    """Makes the store that the settings name: a bucket, or else a folder."""
+    if settings.s3_bucket is None:
+        return FolderStore(settings.recordings_dir)
+    return S3Store(
+        settings.s3_bucket,
+        options=S3Options(
+            encryption=settings.s3_encryption,
+            kms_key_id=settings.s3_kms_key_id,
+            storage_class=settings.s3_storage_class,
+            tags=settings.s3_tags,
+        ),
+    )
 
-    Raises:
-        ConfigError: A setting asks for a store that there is not.
-    """
-    if settings.s3_bucket is not None:
-        raise ConfigError(
-            "S3_BUCKET: this release stores in a folder only; remove it to store"
-            " recordings in RECORDINGS_DIR"
-        )
+
+def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uploader]:
+    """Makes the spool, the store, and what brings calls from one to the other."""
     spool = Spool(
         settings.recordings_dir / SPOOL_FOLDER, low_water_bytes=_LOW_WATER_BYTES
     )
-    store = FolderStore(settings.recordings_dir)
+    store = make_store(settings)
     uploader = Uploader(
         store,
         spool,

@@ -31,7 +31,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import (
@@ -79,6 +79,8 @@ _HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9]
 # What Amazon calls safe in keys; a part with a dot in front would be hidden.
 _KEY_PART_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
 _MAX_PREFIX_BYTES = 512
+# Source: Amazon S3 User Guide, "Categorizing your objects using tags".
+_MAX_TAGS = 10
 # 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but neither HOSTNAME for HOST nor
 # LOG_LEVEL for LOG_FORMAT.
 _LOOKS_LIKE = 0.8
@@ -191,6 +193,32 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _key_id(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", value):
+        raise ValueError("is neither the id nor the ARN nor the alias of a key")
+    return value
+
+
+def _storage_class(value: str) -> str:
+    if not re.fullmatch(r"[A-Z0-9_]{1,64}", value):
+        raise ValueError("is not a storage class, which is in capitals")
+    return value
+
+
+def _tags(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        tags = parse_qsl(value, keep_blank_values=True, strict_parsing=True)
+    except ValueError:
+        raise ValueError("is not name=value, joined by &") from None
+    if len(tags) > _MAX_TAGS or len(dict(tags)) < len(tags):
+        raise ValueError(f"must be at most {_MAX_TAGS} tags, each name once")
+    if any(len(name) > 128 or len(text) > 256 for name, text in tags):
+        raise ValueError("has a name over 128 or a value over 256 characters")
+    return dict(tags)
+
+
 def _token(value: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
         raise ValueError("holds a space or a character that is not ASCII")
@@ -230,6 +258,9 @@ Host = Annotated[str, AfterValidator(_host)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+KeyId = Annotated[str, AfterValidator(_key_id)]
+StorageClass = Annotated[str, AfterValidator(_storage_class)]
+Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 JsonObject = Annotated[dict[str, JsonValue], NoDecode, BeforeValidator(_json_object)]
@@ -291,6 +322,26 @@ class Settings(BaseSettings):
         "calls/",
         description="What the keys of all stored objects begin with",
         examples=["calls/"],
+    )
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None,
+        description="Encryption to ask the bucket for; without it the bucket decides",
+        examples=["aws:kms"],
+    )
+    s3_kms_key_id: KeyId | None = Field(
+        None,
+        description="Key for S3_ENCRYPTION=aws:kms; without it AWS's own key",
+        examples=["arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd"],
+    )
+    s3_storage_class: StorageClass | None = Field(
+        None,
+        description="Storage class of the objects; without it the bucket decides",
+        examples=["STANDARD_IA"],
+    )
+    s3_tags: Tags = Field(
+        {},
+        description="Tags of the objects, as name=value&name=value",
+        examples=["team=support&retention=90d"],
     )
     aws_region: Region | None = Field(
         None, description="Region of the bucket", examples=["eu-central-1"]
@@ -423,6 +474,8 @@ class Settings(BaseSettings):
             yield "AWS_ACCESS_KEY_ID: goes with AWS_SECRET_ACCESS_KEY, which is not set"
         if self.aws_secret_access_key and not self.aws_access_key_id:
             yield "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set"
+        if self.s3_kms_key_id and self.s3_encryption != "aws:kms":
+            yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 

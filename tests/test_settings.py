@@ -271,6 +271,9 @@ GOOD = [
     ("HOST", "localhost", "localhost"),
     ("S3_BUCKET", "my.bucket-1", "my.bucket-1"),
     ("S3_KEY_PREFIX", "a/b", "a/b/"),
+    ("S3_ENCRYPTION", "AES256", "AES256"),
+    ("S3_STORAGE_CLASS", "STANDARD_IA", "STANDARD_IA"),
+    ("S3_TAGS", "a=b&c=d+e", {"a": "b", "c": "d e"}),
     ("S3_KEY_PREFIX", "a/b/", "a/b/"),
     ("S3_KEY_PREFIX", "a-(b)!'/c..x/", "a-(b)!'/c..x/"),
     ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:8333/", "http://127.0.0.1:8333"),
@@ -318,6 +321,13 @@ BAD = [
     ("S3_BUCKET", "hush/hush"),
     ("S3_BUCKET", "hu"),
     ("S3_KEY_PREFIX", "/hush"),
+    ("S3_ENCRYPTION", "hush"),
+    ("S3_KMS_KEY_ID", "hush hush"),
+    ("S3_STORAGE_CLASS", "hush"),
+    ("S3_TAGS", "hush"),
+    ("S3_TAGS", "hush=1&hush=2"),
+    ("S3_TAGS", "&".join(f"hush{i}=" for i in range(11))),
+    ("S3_TAGS", "hush=" + "x" * 257),
     ("S3_KEY_PREFIX", "/"),
     ("S3_KEY_PREFIX", "hush//hush"),
     ("S3_KEY_PREFIX", "hush//"),
@@ -503,7 +513,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_describe_has_every_setting_once() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 30
+    assert len({row.name for row in rows}) == len(rows) == 34
     assert all(row.meaning and "\n" not in row.meaning for row in rows)
     by_name = {row.name: row.default for row in rows}
     assert by_name["PORT"] == "3000"

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from audiohook import settings
+from audiohook.checks import describe_permissions, run_checks
+from audiohook.errors import ConfigError
+
+
+def load(**flags: object) -> settings.Settings:
+    return settings.load(env_file=Path(os.devnull), **flags)
+
+
+async def checked(**flags: object) -> tuple[int, str]:
+    out = io.StringIO()
+    code = await run_checks(load(**flags), Console(file=out, width=200))
+    return code, out.getvalue()
+
+
+async def test_folder_that_works_leaves_nothing_behind(tmp_path: Path) -> None:
+    code, out = await checked(recordings_dir=tmp_path / "recordings")
+    assert code == 0
+    assert out.startswith("✓ store in the folder ")
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+async def test_folder_that_is_a_file_is_told_with_its_mend(tmp_path: Path) -> None:
+    path = tmp_path / "recordings"
+    path.write_text("in the way")
+    code, out = await checked(recordings_dir=path)
+    assert code == 1
+    assert out.startswith("✗ store in the folder ")
+    assert "→ RECORDINGS_DIR must be a folder" in out
+
+
+async def test_store_that_is_not_there_is_told_with_its_mend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "hush",
+    }.items():
+        monkeypatch.setenv(name, value)
+    code, out = await checked(s3_bucket="bucket", recordings_dir=tmp_path)
+    assert code == 1
+    assert out.startswith("✗ write an object\n  → cannot connect to 127.0.0.1:9")
+    assert "hush" not in out
+
+
+def test_permissions_name_the_bucket_the_prefix_and_the_key() -> None:
+    text = describe_permissions(
+        load(
+            s3_bucket="bucket",
+            s3_key_prefix="a/b",
+            s3_encryption="aws:kms",
+            s3_kms_key_id="1234",
+            s3_tags="a=b",
+        )
+    )
+    described = json.loads(text)
+    assert set(described) == {"policy", "lifecycle"}
+    assert "arn:aws:s3:::bucket/a/b/*" in text
+    assert "kms:GenerateDataKey" in text
+    assert "s3:PutObjectTagging" in text
+
+
+def test_permissions_without_a_bucket_are_one_line() -> None:
+    with pytest.raises(ConfigError, match="S3_BUCKET: is not set"):
+        describe_permissions(load())
