@@ -17,6 +17,10 @@ def load(**flags: object) -> settings.Settings:
     return settings.load(env_file=Path(os.devnull), **flags)
 
 
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 async def checked(**flags: object) -> tuple[int, str]:
     out = io.StringIO()
     code = await run_checks(load(**flags), Console(file=out, width=200))
@@ -27,7 +31,7 @@ async def test_folder_that_works_leaves_nothing_behind(tmp_path: Path) -> None:
     code, out = await checked(recordings_dir=tmp_path / "recordings")
     assert code == 0
     assert out.startswith("✓ store in the folder ")
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert files_in(tmp_path) == []
 
 
 async def test_folder_that_is_a_file_is_told_with_its_mend(tmp_path: Path) -> None:
