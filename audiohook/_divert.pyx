@@ -339,8 +339,8 @@ cdef class Lane:
 
     @property
     def congested(self):
-        """True while so much waits to be handed on that reading should stop."""
-        return self.rest.used - self.rest_start >= REST_LIMIT
+        """True while so much waits, for a task or for the disk, not to read more."""
+        return self._is_congested()
 
     @property
     def hands_off(self):
@@ -430,6 +430,16 @@ cdef class Lane:
             return self.audio_bytes
         memcpy(&mark, self.marks.data, sizeof(mark))
         return mark
+
+    @property
+    def settled_bytes(self):
+        """Audio in the file before anything of which the call does not know yet.
+
+        It ends at the first text message that was not popped. What was dropped is
+        known once ``take_drops`` has told of it.
+        """
+        cdef int64_t mark = self.next_mark
+        return mark if mark < self.written_bytes else self.written_bytes
 
     def take_drops(self):
         """Returns ``(audio_bytes_before, dropped_bytes)`` of each loss, once."""
@@ -584,13 +594,15 @@ cdef class Lane:
             self.message = NO_MESSAGE
 
     cdef void _begin_taken(self) noexcept nogil:
-        cdef Py_ssize_t waiting = self.audio.used + self.spill.used - self.spill_done
         self.message = TAKEN_MESSAGE
         self.message_bytes = 0
         # A whole message is kept or dropped, never a part of one.
         self.dropping = self.mode == IGNORE_AUDIO or (
             self.mode == KEEP_AUDIO
-            and (waiting + self.max_message > self.audio_limit or self._over_total())
+            and (
+                self._waiting_audio() + self.max_message > self.audio_limit
+                or self._over_total()
+            )
         )
 
     cdef bint _over_total(self) noexcept nogil:
@@ -697,7 +709,7 @@ cdef class Lane:
         cdef ssize_t n
         cdef int i
         for i in range(READS_A_SWEEP):
-            if self.eof or self.error or self.rest.used - self.rest_start >= REST_LIMIT:
+            if self.eof or self.error or self._is_congested():
                 return
             n = recv(self.fd, scratch, SCRATCH, MSG_DONTWAIT)
             if n > 0:
@@ -712,6 +724,22 @@ cdef class Lane:
                 return
             else:
                 self.error = errno
+
+    cdef bint _is_congested(self) noexcept nogil:
+        if self.rest.used - self.rest_start >= REST_LIMIT:
+            return True
+        # Audio that comes faster than the disk takes it waits in the network. From
+        # a disk that refuses or hangs it must not: pings would wait behind it.
+        return (
+            self.mode == KEEP_AUDIO
+            and self.index >= 0
+            and self.fleet.patient
+            and self.write_error == 0
+            and self._waiting_audio() > self.audio_limit / 2
+        )
+
+    cdef Py_ssize_t _waiting_audio(self) noexcept nogil:
+        return self.audio.used + self.spill.used - self.spill_done
 
     cdef bint _has_news(self) noexcept nogil:
         return (
@@ -839,6 +867,12 @@ cdef class Fleet:
     Args:
         buffer_limit_bytes: Audio of all lanes together that may wait for the
             disk; beyond it new messages are dropped.
+
+    Attributes:
+        pressing: Whether a lane had so much audio in the last sweep that it should
+            be written at once.
+        patient: Whether lanes with much unwritten audio are left unread; to be
+            set to False while the disk hangs.
     """
 
     cdef list lanes
@@ -846,11 +880,14 @@ cdef class Fleet:
     cdef Py_ssize_t capacity
     cdef unsigned char *scratch
     cdef readonly int64_t buffer_limit
+    cdef readonly bint pressing
+    cdef public bint patient
     cdef int64_t waiting
 
     def __cinit__(self, *, int64_t buffer_limit_bytes=536870912):
         self.lanes = []
         self.buffer_limit = buffer_limit_bytes
+        self.patient = True
         self.scratch = <unsigned char *>malloc(SCRATCH)
         if self.scratch == NULL:
             raise MemoryError
@@ -948,9 +985,12 @@ cdef class Fleet:
             raise MemoryError
         try:
             with nogil:
+                self.pressing = False
                 for i in range(count):
                     if (<Lane>self.table[i]).fd >= 0:
                         (<Lane>self.table[i])._receive(self.scratch)
+                    if (<Lane>self.table[i]).audio.used > (<Lane>self.table[i]).audio_limit / 4:
+                        self.pressing = True
                     if (<Lane>self.table[i])._has_news():
                         news[found] = self.table[i]
                         found += 1

@@ -72,6 +72,8 @@ KIB = 1024
 # ``disconnect`` and not with a torn connection; what is longer still gets 1009.
 _MAX_MESSAGE_CHARS = 128 * KIB
 _MESSAGE_QUEUE = 4
+# RFC 6455, 7.4.1: wrong frames, a wrong type, wrong UTF-8, too long.
+_BAD_FRAMES = frozenset({1002, 1003, 1007, 1009})
 _WATCH_INTERVAL = 1 * SECONDS
 _UPGRADE_DEADLINE = 10 * SECONDS
 # ``opened`` is due 5 s after ``open``; a disk that hangs gets this much of it.
@@ -331,7 +333,8 @@ class Call:
                 if self._wish is None:
                     self._idle = True
                     message = await connection.get_message()
-        except ConnectionClosed:
+        except ConnectionClosed as error:
+            self._note_end(error)
             return session.receive_end(now=trio.current_time())
         finally:
             self._idle = False
@@ -351,6 +354,14 @@ class Call:
         if any(isinstance(event, BinaryAccepted) for event in events):
             lane.append(message)
         return events
+
+    def _note_end(self, error: ConnectionClosed) -> None:
+        """Tells a peer that broke the WebSocket protocol from one that went away."""
+        code = error.reason.code if error.reason else None
+        if code in _BAD_FRAMES and self._notes.outcome == "lost":
+            self._notes.outcome = "bad_frames"
+            self._notes.violations += 1
+            self._around.metrics.violations.inc()
 
     def _hear(self, text: str) -> bool:
         """Deals with a ping in the pump's task, while this one waits for messages.
@@ -527,10 +538,11 @@ class Call:
         """Makes the call durable, and only then answers ``close``."""
         began = trio.current_time()
         self._lane.ignore()
+        if self._notes.outcome == "lost":
+            self._notes.outcome = "ended"
         if self._spooled is None:
             self._session.closed(now=trio.current_time())
             return
-        self._notes.outcome = "ended"
         # Past this point the peer may drop the socket; the call must not care.
         with trio.CancelScope(
             deadline=trio.current_time() + self.seal_deadline, shield=True

@@ -111,6 +111,7 @@ class Service:
         self._stopped = trio.Event()
         self._standing: list[trio.CancelScope] = []
         self.metrics = Metrics()
+        self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval)
         self._spool, self._store, uploader = make_storage(settings)
         self._deliveries = Deliveries(uploader, metrics=self.metrics, log=log)
@@ -121,7 +122,7 @@ class Service:
                 spool=self._spool,
                 metrics=self.metrics,
                 log=log,
-                noise=Limiter(log),
+                noise=self._noise,
                 refusal=self._refusal,
                 opened=self._deliveries.watch,
                 sealed=self._deliveries.add,
@@ -197,6 +198,7 @@ class Service:
                 foundation.cancel_scope.cancel()
         if isinstance(self._store, S3Store):
             self._store.close()
+        self._noise.flush()
         self._stopped.set()
 
     async def _stand(

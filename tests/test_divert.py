@@ -253,6 +253,27 @@ def test_fleet_drops_audio_past_the_limit_of_all_lanes() -> None:
     assert lanes[0].take_drops() == [(100, 10)]
 
 
+def test_audio_is_settled_up_to_the_first_text_nobody_has_popped() -> None:
+    fd = os.memfd_create("audio")
+    lane = framed(Lane())
+    lane.keep(1, fd)
+    assert lane.settled_bytes == 0
+    lane.feed(frame(BINARY, b"one") + frame(TEXT, b"t"))
+    lane.feed(frame(BINARY, b"two") + frame(TEXT, b"t") + frame(BINARY, b"three"))
+    assert lane.settled_bytes == 0  # none of it is in the file
+    batch = batch_of([lane])
+    batch.write()
+    batch.finish()
+    settled = []
+    for _ in range(2):
+        settled.append(lane.settled_bytes)
+        lane.pop_mark()
+    assert [*settled, lane.settled_bytes] == [3, 6, 11]
+    lane.feed(frame(BINARY, b"four"))
+    assert lane.settled_bytes == 11
+    os.close(fd)
+
+
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     a, b = socket.socketpair()
@@ -437,3 +458,52 @@ def test_text_behind_one_that_is_not_handled_yet_is_for_the_library() -> None:
     assert lane.peek_text() is None
     lane.pop_mark()
     assert lane.peek_text() == "second"
+
+
+def test_lane_with_much_unwritten_audio_is_left_unread_while_the_disk_is_well(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    client, server = pair
+    fd = os.memfd_create("audio")
+    fleet = Fleet()
+    lane = framed(
+        Lane(server.fileno(), max_message_bytes=1000, audio_limit_bytes=10_000)
+    )
+    fleet.add(lane)
+    lane.keep(1, fd)
+    message = frame(BINARY, bytes(1000))
+    client.sendall(message * 6)
+    fleet.sweep()
+    assert fleet.pressing
+    assert lane.congested
+    client.sendall(message * 20)
+    fleet.sweep()
+    assert lane.audio_bytes == 6000
+    batch = fleet.batch()
+    batch.write()
+    batch.finish()
+    fleet.sweep()
+    assert lane.audio_bytes > 6000
+    # A disk that hangs: what comes is read and, past the limit, dropped.
+    fleet.patient = False
+    client.sendall(message * 20)
+    for _ in range(5):
+        fleet.sweep()
+    assert lane.dropped_bytes > 0
+    assert lane.audio_bytes + lane.dropped_bytes == 46_000
+    os.close(fd)
+
+
+def test_settled_audio_ends_at_the_first_text_that_was_not_popped() -> None:
+    fd = os.memfd_create("audio")
+    lane = framed(Lane())
+    lane.keep(1, fd)
+    lane.feed(frame(BINARY, b"123") + frame(TEXT, b"t") + frame(BINARY, b"45"))
+    assert lane.settled_bytes == 0
+    batch = batch_of([lane])
+    batch.write()
+    batch.finish()
+    assert lane.settled_bytes == 3
+    lane.pop_mark()
+    assert lane.settled_bytes == 5
+    os.close(fd)

@@ -7,6 +7,7 @@ woken only if something else than audio was there.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Audio is handed to the disk at every other pass: half the system calls, and
 # still well within the second that a crash may cost.
 _PASSES_A_WRITE = 2
+# A write that takes so long comes from a disk that hangs.
+_HUNG = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Pump:
         # One batch at a time: its own limiter, so that nobody's slow upload can
         # keep audio from the disk.
         self._limiter = trio.CapacityLimiter(1)
+        # When the batch that is being written was begun; infinite if none is.
+        self._write_began = math.inf
         self._passes = 0
         self._lag = 0.0
         self._worst_lag = 0.0
@@ -148,13 +153,15 @@ class Pump:
             await trio.sleep_until(due)
 
     def _pass(self) -> None:
+        self.fleet.patient = trio.current_time() - self._write_began < _HUNG
         for stream in self._polled:
             stream.transport.read()
         for lane in self.fleet.sweep():
             stream = lane.owner  # type: ignore[assignment]
             stream.wake()
         self._passes += 1
-        if self._passes % _PASSES_A_WRITE == 0 and self.fleet.buffered_bytes:
+        due = self._passes % _PASSES_A_WRITE == 0
+        if self.fleet.buffered_bytes and (due or self.fleet.pressing):
             self._write_wanted.set()
 
     async def _write_batches(self) -> None:
@@ -166,8 +173,10 @@ class Pump:
             self._written = trio.Event()
 
     async def _write(self, batch: Batch) -> None:
+        self._write_began = trio.current_time()
         try:
             if len(batch):
                 await trio.to_thread.run_sync(batch.write, limiter=self._limiter)
         finally:
+            self._write_began = math.inf
             self._failed_writes += len(batch.finish())

@@ -37,6 +37,7 @@ class DivertedStream(trio.abc.Stream):
         self._enlisted = False
         self._hear: Callable[[str], bool] | None = None
         self._closed = False
+        self._reading = trio.CancelScope()
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
         self.lane.owner = self
@@ -82,6 +83,9 @@ class DivertedStream(trio.abc.Stream):
             self._enlisted = True
             self._hear = hear
             self._pump.add(self)
+            # Whoever waits for the socket would sleep on beside what the pump has
+            # read from it.
+            self._reading.cancel()
 
     def wake(self) -> None:
         """Has a short message dealt with, or wakes the reader, when there is news.
@@ -133,15 +137,20 @@ class DivertedStream(trio.abc.Stream):
             if self._enlisted:
                 await self._waiting.park()
             else:
-                await self._transport.wait_readable()
-                if not self._closed:
-                    self._transport.read()
+                self._reading = trio.CancelScope()
+                with self._reading:
+                    await self._transport.wait_readable()
+                self._read_unless_enlisted()
             waited = True
         if not waited:
             await trio.lowlevel.checkpoint()
         if not data and self.lane.broken:
             raise trio.BrokenResourceError
         return data
+
+    def _read_unless_enlisted(self) -> None:
+        if not self._closed and not self._enlisted:
+            self._transport.read()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Sends bytes; see :class:`trio.abc.SendStream`."""

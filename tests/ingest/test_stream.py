@@ -189,7 +189,8 @@ async def test_large_answers_go_out_over_tls_while_audio_comes_in(
 ) -> None:
     async with encrypted(authority) as (client, stream, _):
         stream.lane.start_frames(0)
-        stream.lane.keep(1)
+        audio = os.memfd_create("audio")
+        stream.lane.keep(1, audio)
         stream.enlist(lambda _: False)
         size = 3_000_000
         received = bytearray()
@@ -204,3 +205,27 @@ async def test_large_answers_go_out_over_tls_while_audio_comes_in(
             nursery.start_soon(drain)
         assert received == bytes(size)
         await wait_until(lambda: stream.lane.audio_bytes == 600_000)
+    os.close(audio)
+
+
+async def test_reader_does_not_sleep_beside_what_the_pump_has_read(
+    authority: trustme.CA,
+) -> None:
+    async with plain(authority) as (client, stream, pump):
+        assert isinstance(client, trio.SocketStream)
+        stream.lane.start_frames(0)
+        received: list[bytes] = []
+
+        async def read() -> None:
+            received.append(await stream.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            # No schedule point from here on: the pump is first at the socket.
+            stream.enlist(lambda _: False)
+            os.write(client.socket.fileno(), frame(TEXT, b"x"))
+            pump._pass()
+            with trio.fail_after(5):
+                await wait_until(lambda: received)
+        assert received == [frame(TEXT, b"x")]
