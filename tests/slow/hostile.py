@@ -419,13 +419,13 @@ async def has_a_path_for_a_participant(peer: Peer) -> None:
 
 
 def _breaks_the_framing(name: str, code: int, data: bytes) -> None:
-    @kind("calls lost", name=name)
+    @kind("calls bad_frames", "violation", name=name)
     async def before_open(peer: Peer) -> None:
         await peer.upgrade()
         await peer.send(data)
         await peer.hear_failure(code)
 
-    @kind("calls lost", name=f"{name}_in_a_call", recordings=(1,))
+    @kind("calls bad_frames", "violation", name=f"{name}_in_a_call", recordings=(1,))
     async def in_a_call(peer: Peer) -> None:
         await peer.open()
         await peer.play()
@@ -449,13 +449,13 @@ _breaks_the_framing("sends_no_utf8", NOT_UTF8, frame(TEXT, b"\xc0\xaf"))
 _breaks_the_framing("sends_200_000_characters", TOO_BIG, message(TEXT, b"x" * 200_000))
 
 
-@kind("calls lost", costly=True)
+@kind("calls bad_frames", "violation", costly=True)
 async def sends_10_mib_before_open(peer: Peer) -> None:
     await peer.upgrade()
     await _send_10_mib(peer)
 
 
-@kind("calls lost", recordings=(1,), costly=True)
+@kind("calls bad_frames", "violation", recordings=(1,), costly=True)
 async def sends_10_mib_in_a_call(peer: Peer) -> None:
     await peer.open()
     await peer.play()
