@@ -2,9 +2,10 @@
 
     python -m bench.measure_server --calls 1000 --duration 60
 
-Starts ``audiohook serve`` pinned to one core and `bench.load` pinned to another,
-reads the server's processor time from /proc while all calls are open and
-streaming, and compares every recording with what was sent, to the byte.
+Starts ``audiohook serve``, or with ``--server`` one of `bench.peers`, pinned to one
+core and `bench.load` pinned to another, reads the server's processor time while
+all calls are open and streaming, and compares every recording with what was sent,
+to the byte.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.peers import SERVERS, Place
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 START_SECONDS = 20.0
 STOP_SECONDS = 30.0
@@ -33,13 +36,14 @@ STOP_SECONDS = 30.0
 SETTLE_SECONDS = 2.0
 PER_CALLS = 1000
 
-# Fields of /proc/PID/stat after the command, which is in parentheses.
-_UTIME, _STIME = 11, 12
+# Columns of /proc/stat that are no work: idle, iowait; and guest, guest_nice, which
+# are in user and nice already.
+_BUSY_COLUMNS = (0, 1, 2, 5, 6, 7)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The server at one moment.
+    """A process at one moment.
 
     Attributes:
         at: Seconds on the monotonic clock.
@@ -52,18 +56,45 @@ class Sample:
     rss_bytes: int
 
 
-def sample(pid: int) -> Sample:
-    """Look at a process through /proc.
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Everything at one moment.
 
-    Source: proc(5), ``/proc/pid/stat`` and ``/proc/pid/statm``.
+    Attributes:
+        server: The server.
+        load: The load generator.
+        machine: Seconds of processor time used so far, by all there is.
     """
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    ticks = int(fields[_UTIME]) + int(fields[_STIME])
+
+    server: Sample
+    load: Sample
+    machine: float
+
+
+def sample(pid: int) -> Sample:
+    """Look at a process.
+
+    Source: clock_getcpuclockid(3), which has no name in Python: the clock of a
+    process counts nanoseconds where /proc/PID/stat counts hundredths of a second.
+    proc(5), ``/proc/pid/statm``.
+    """
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return Sample(
         time.monotonic(),
-        ticks / os.sysconf("SC_CLK_TCK"),
+        time.clock_gettime(~pid << 3 | 2),
         pages * os.sysconf("SC_PAGE_SIZE"),
+    )
+
+
+def moment(server_pid: int, load_pid: int) -> Moment:
+    """Look at both processes, and at the machine.
+
+    Source: proc(5), ``/proc/stat``.
+    """
+    columns = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    ticks = sum(int(columns[column]) for column in _BUSY_COLUMNS)
+    return Moment(
+        sample(server_pid), sample(load_pid), ticks / os.sysconf("SC_CLK_TCK")
     )
 
 
@@ -76,39 +107,39 @@ def free_port() -> int:
 
 
 def start_server(
-    folder: Path, port: int, api_key: str, core: int
+    folder: Path, port: int, api_key: str, core: int, *, name: str = "ours"
 ) -> subprocess.Popen[bytes]:
-    """Start the service on a core of its own, and wait until it answers.
+    """Start a server on a core of its own, and wait until it answers.
 
     Args:
         folder: Where it stores and logs; no ``.env`` of ours is read there.
         port: Where it listens.
         api_key: The key it accepts.
         core: The core it runs on.
+        name: Which of `SERVERS`.
 
     Raises:
         RuntimeError: It did not come up.
     """
+    launch = SERVERS[name](
+        Place(
+            port=port,
+            admin_port=free_port(),
+            api_key=api_key,
+            recordings=folder / "recordings",
+        )
+    )
     # Only what it needs: a bucket in our environment must not see the load.
     environment = {
         name: os.environ[name]
         for name in ("PATH", "HOME", "LANG")
         if name in os.environ
     }
-    environment |= {
-        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
-        "HOST": "127.0.0.1",
-        "PORT": str(port),
-        "ADMIN_PORT": str(free_port()),
-        "API_KEY": api_key,
-        "RECORDINGS_DIR": str(folder / "recordings"),
-        "LOG_FORMAT": "json",
-    }
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "audiohook", "serve"],
+            launch.command,
             cwd=folder,
-            env=environment,
+            env=environment | launch.environment,
             stdout=log,
             stderr=log,
         )
@@ -134,7 +165,7 @@ def start_server(
 
 
 def stop_server(server: subprocess.Popen[bytes]) -> int:
-    """End the service as an operator would; its exit code."""
+    """End a server as an operator would; its exit code."""
     server.send_signal(signal.SIGTERM)
     try:
         return server.wait(STOP_SECONDS)
@@ -145,11 +176,11 @@ def stop_server(server: subprocess.Popen[bytes]) -> int:
 
 def run_load(
     arguments: argparse.Namespace, folder: Path, uri: str, api_key: str, pid: int
-) -> tuple[dict[str, object], list[Sample]]:
-    """Run the load, sampling the server at both ends of its steady phase.
+) -> tuple[dict[str, object], list[Moment]]:
+    """Run the load, looking at both ends of its steady phase.
 
     Returns:
-        The load's figures, and the two samples; fewer if it was never steady.
+        The load's figures, and the two moments; none if it was never steady.
     """
     report = folder / "load.json"
     command = [sys.executable, "-m", "bench.load", uri, "--api-key", api_key]
@@ -164,22 +195,22 @@ def run_load(
         text=True,
     )
     os.sched_setaffinity(load.pid, {arguments.load_core})
-    samples: list[Sample] = []
+    moments: list[Moment] = []
     with load:
         assert load.stderr is not None
         for line in load.stderr:
             word = line.strip()
             if word == "steady":
                 time.sleep(SETTLE_SECONDS)
-                samples.append(sample(pid))
+                moments.append(moment(pid, load.pid))
             elif word == "closing":
-                samples.append(sample(pid))
+                moments.append(moment(pid, load.pid))
             else:
                 print(word, file=sys.stderr)
     if not report.exists():
         raise RuntimeError("the load came to nothing")
     figures: dict[str, object] = json.loads(report.read_text())
-    return figures, samples if len(samples) == 2 else []
+    return figures, moments if len(moments) == 2 else []
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -188,46 +219,77 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
     Args:
         arguments: What to run.
         folder: An empty folder for all that is written.
+
+    Raises:
+        RuntimeError: The server or the load did not come to run.
     """
     (folder / "recordings").mkdir()
     port, api_key = free_port(), secrets.token_hex(16)
-    server = start_server(folder, port, api_key, arguments.server_core)
+    server = start_server(
+        folder, port, api_key, arguments.server_core, name=arguments.server
+    )
     try:
         idle = sample(server.pid)
-        figures, samples = run_load(
+        figures, moments = run_load(
             arguments, folder, f"ws://127.0.0.1:{port}/", api_key, server.pid
         )
         done = sample(server.pid)
     finally:
         code = stop_server(server)
-    calls: int = arguments.calls
     result: dict[str, object] = {
+        "server": arguments.server,
         "load": figures,
         "exit_code": code,
         "rss_idle_kib": idle.rss_bytes // 1024,
         "cpu_in_all": round(done.cpu - idle.cpu, 2),
     }
-    if samples:
-        first, last = samples
-        cores = (last.cpu - first.cpu) / (last.at - first.at)
-        frames = arguments.rate * calls * (last.at - first.at)
-        result |= {
-            "steady_seconds": round(last.at - first.at, 2),
-            "cores": round(cores, 4),
-            "cores_per_1000_calls": round(cores / calls * PER_CALLS, 4),
-            "cpu_us_per_frame": round((last.cpu - first.cpu) / frames * 1e6, 2),
-            "rss_kib_per_call": round(
-                (last.rss_bytes - idle.rss_bytes) / 1024 / calls, 1
-            ),
-        }
+    if moments:
+        result |= steady_figures(arguments, idle, *moments)
     return result
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measure as the command line asks; 0 if nothing failed or was lost."""
-    parser = argparse.ArgumentParser(
-        prog="bench.measure_server", description=__doc__.partition("\n")[0]
-    )
+def steady_figures(
+    arguments: argparse.Namespace, idle: Sample, first: Moment, last: Moment
+) -> dict[str, object]:
+    """Work out what the calls cost between two moments.
+
+    ``elsewhere_cores`` is what neither the server nor the load used: if it is
+    more than a little, the figures are not to be trusted.
+    """
+    calls: int = arguments.calls
+    seconds = last.server.at - first.server.at
+    cpu = last.server.cpu - first.server.cpu
+    load_cpu = last.load.cpu - first.load.cpu
+    elsewhere = last.machine - first.machine - cpu - load_cpu
+    return {
+        "steady_seconds": round(seconds, 2),
+        "cores": round(cpu / seconds, 4),
+        "cores_per_1000_calls": round(cpu / seconds / calls * PER_CALLS, 4),
+        "cpu_us_per_frame": round(cpu / (arguments.rate * calls * seconds) * 1e6, 2),
+        "rss_kib_per_call": round(
+            (last.server.rss_bytes - idle.rss_bytes) / 1024 / calls, 1
+        ),
+        "elsewhere_cores": round(max(0.0, elsewhere) / seconds, 3),
+    }
+
+
+def faults_of(result: Mapping[str, object]) -> list[str]:
+    """Say why a measurement does not count; empty if it does."""
+    load = result["load"]
+    assert isinstance(load, dict)
+    faults = [f"{count} calls: {what}" for what, count in load["failures"].items()]
+    if load["fell_behind"]:
+        faults.append("the load fell behind")
+    faults += load["faults"]
+    if "cores" not in result:
+        faults.append("not all calls were open at a time")
+    if result["exit_code"]:
+        faults.append(f"the server ended with {result['exit_code']}")
+    return faults
+
+
+def add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to measure, whichever the server."""
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--duration", type=float, default=60.0, help="seconds a call")
     parser.add_argument("--ramp", type=float, default=10.0, help="seconds to begin in")
@@ -237,11 +299,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--load-core", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to record; on which disk")
     parser.add_argument("--json", type=Path, help="write the figures here")
+
+
+def parse(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse the command line, and check what `add_load_arguments` added."""
     arguments = parser.parse_args(argv)
     if arguments.ramp + SETTLE_SECONDS >= arguments.duration:
         parser.error("the duration must exceed the ramp by more than 2 s")
     if not {arguments.server_core, arguments.load_core} <= os.sched_getaffinity(0):
         parser.error("there are no such cores to pin to")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure as the command line asks; 0 if nothing failed or was lost."""
+    parser = argparse.ArgumentParser(
+        prog="bench.measure_server", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--server", choices=SERVERS, default="ours")
+    add_load_arguments(parser)
+    arguments = parse(parser, argv)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         try:
             result = measure(arguments, Path(folder))
@@ -252,10 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json is not None:
         arguments.json.write_text(text + "\n")
     print(text)
-    load = result["load"]
-    assert isinstance(load, dict)
-    bad = load["failed"] or load["fell_behind"] or load["faults"]
-    return 1 if bad or "cores" not in result or result["exit_code"] else 0
+    return 1 if faults_of(result) else 0
 
 
 if __name__ == "__main__":
