@@ -20,8 +20,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OWNER = ("AKIDOWNER", "owner's secret")
-READER = ("AKIDREADER", "reader's secret")
+OWNER = ("AKIDOWNER", "owners-secret")
+READER = ("AKIDREADER", "readers-secret")
 BUCKET = "recordings"
 
 _START_LIMIT = 30.0

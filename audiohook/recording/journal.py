@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -226,6 +226,51 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadBegun:
+    """An object is being uploaded in parts; an earlier upload no longer counts.
+
+    Attributes:
+        key: Where the object is to be.
+        upload_id: The store's name for the upload.
+        part_bytes: Size of its first part, from which those of all others follow.
+    """
+
+    key: str
+    upload_id: str
+    part_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartStored:
+    """The store has confirmed a part of an upload.
+
+    Attributes:
+        key: Where the object is to be.
+        number: Which part, from 1 on.
+        size: Bytes.
+        etag: The store's name for its content.
+        crc32: CRC-32 of its content, four bytes big-endian in base64.
+    """
+
+    key: str
+    number: int
+    size: int
+    etag: str
+    crc32: str
+
+
+@dataclass(frozen=True, slots=True)
+class UploadDropped:
+    """An upload was given up, or was gone; nothing of it is left in the store.
+
+    Attributes:
+        key: Where the object was to be.
+    """
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """The store has confirmed one object.
 
@@ -246,7 +291,17 @@ class Done:
 
 
 Fact: TypeAlias = (
-    Opened | GapFact | LanguageFact | PausedFact | ClosedFact | Planned | Stored | Done
+    Opened
+    | GapFact
+    | LanguageFact
+    | PausedFact
+    | ClosedFact
+    | Planned
+    | UploadBegun
+    | PartStored
+    | UploadDropped
+    | Stored
+    | Done
 )
 
 
@@ -369,6 +424,27 @@ def _read_planned(fields: _Fields) -> Planned:
     )
 
 
+def _read_upload_begun(fields: _Fields) -> UploadBegun:
+    part_bytes = fields.count("part_bytes")
+    if part_bytes == 0:
+        raise ValueError("parts of no bytes")
+    return UploadBegun(fields.text("key"), fields.text("upload_id"), part_bytes)
+
+
+def _read_part_stored(fields: _Fields) -> PartStored:
+    return PartStored(
+        key=fields.text("key"),
+        number=fields.count("number"),
+        size=fields.count("size"),
+        etag=fields.text("etag"),
+        crc32=fields.text("crc32"),
+    )
+
+
+def _read_upload_dropped(fields: _Fields) -> UploadDropped:
+    return UploadDropped(fields.text("key"))
+
+
 def _read_stored(fields: _Fields) -> Stored:
     return Stored(fields.text("key"), fields.count("size"), fields.text("sha256"))
 
@@ -384,6 +460,9 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Fact]]] = {
     "paused": _read_paused,
     "closed": _read_closed,
     "planned": _read_planned,
+    "upload_begun": _read_upload_begun,
+    "part_stored": _read_part_stored,
+    "upload_dropped": _read_upload_dropped,
     "stored": _read_stored,
     "done": _read_done,
 }
@@ -394,6 +473,9 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     PausedFact: "paused",
     ClosedFact: "closed",
     Planned: "planned",
+    UploadBegun: "upload_begun",
+    PartStored: "part_stored",
+    UploadDropped: "upload_dropped",
     Stored: "stored",
     Done: "done",
 }
@@ -449,6 +531,21 @@ def decode(line: bytes) -> Fact | None:
     return None if reader is None else reader(fields)
 
 
+@dataclass(slots=True)
+class OpenUpload:
+    """An upload in parts that has not become an object yet.
+
+    Attributes:
+        upload_id: The store's name for it.
+        part_bytes: Size of its first part.
+        parts: What the store has confirmed, by number.
+    """
+
+    upload_id: str
+    part_bytes: int
+    parts: dict[int, PartStored] = field(default_factory=dict)
+
+
 class CallRecord:
     """Everything the facts so far say about one call.
 
@@ -460,6 +557,7 @@ class CallRecord:
         closed: How it ended; ``None`` while it lives or if it was cut off. The
             last such fact counts.
         planned: What to store; the last such fact counts.
+        uploads: Uploads under way, by key.
         stored: What the store has confirmed, by key.
         done: Whether the call may leave the spool.
     """
@@ -473,6 +571,7 @@ class CallRecord:
         "paused",
         "planned",
         "stored",
+        "uploads",
     )
 
     def __init__(self, opened: Opened) -> None:
@@ -482,6 +581,7 @@ class CallRecord:
         self.paused = False
         self.closed: ClosedFact | None = None
         self.planned: Planned | None = None
+        self.uploads: dict[str, OpenUpload] = {}
         self.stored: dict[str, Stored] = {}
         self.done = False
 
@@ -513,10 +613,25 @@ class CallRecord:
                 self.closed = fact
             case Planned():
                 self.planned = fact
-            case Stored(key):
-                self.stored[key] = fact
             case Done():
                 self.done = True
+            case _:
+                self._apply_to_object(fact)
+
+    def _apply_to_object(
+        self, fact: UploadBegun | PartStored | UploadDropped | Stored
+    ) -> None:
+        match fact:
+            case UploadBegun(key, upload_id, part_bytes):
+                self.uploads[key] = OpenUpload(upload_id, part_bytes)
+            case PartStored(key, number):
+                if key in self.uploads:
+                    self.uploads[key].parts[number] = fact
+            case UploadDropped(key):
+                self.uploads.pop(key, None)
+            case Stored(key):
+                self.uploads.pop(key, None)
+                self.stored[key] = fact
 
     def timeline(self) -> Timeline:
         """Place the gaps over the audio that is really there.

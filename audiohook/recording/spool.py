@@ -176,12 +176,15 @@ class SpooledCall:
             self.files.close()
 
     def hold(self) -> disk.CallFiles:
-        """Keep the files open for a thread until `let_go`; for the spool only."""
+        """Keep the files open until `let_go`, whoever gives the call up meanwhile.
+
+        For threads of the spool, and for uploads of a call that another task owns.
+        """
         self._users += 1
         return self.files
 
     def let_go(self) -> None:
-        """Undo one `hold`; for the spool only."""
+        """Undo one `hold`."""
         self._users -= 1
         if self._users == 0:
             if self._idle is not None:

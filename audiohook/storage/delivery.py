@@ -1,34 +1,45 @@
-"""When each sealed call is brought to the store, and when it is tried again."""
+"""When each call is brought to the store, and when it is tried again."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from audiohook.errors import SpoolError, UploadError
+from audiohook.logs import Limiter
+from audiohook.storage.breaker import Breaker, is_stores_own
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
     from audiohook.recording.spool import SpooledCall
+    from audiohook.storage.upload import CallUpload, Uploader
 
 SECONDS = 1.0
 MINUTES = 60 * SECONDS
 
-_FIRST_PAUSE = 1 * SECONDS
-_LONGEST_PAUSE = 5 * MINUTES
-# Rendering keeps a core busy; more at a time would only make each one later.
-_PARALLEL = 4
+_FIRST_PAUSE: Final = 1 * SECONDS
+_LONGEST_PAUSE: Final = 5 * MINUTES
+# Calls at a time. Each may hold a few parts in memory, and rendering keeps a core
+# busy.
+_PARALLEL: Final = 8
+# Of these, live calls; so that one that ends need not wait for a part of another.
+_LIVE_PARALLEL: Final = 6
 # Each waiting call keeps two files open. Those beyond wait in the spool alone.
-_HELD_LIMIT = 1000
+_HELD_LIMIT: Final = 1000
+# A part of 5 MiB takes minutes to fill.
+_LIVE_INTERVAL: Final = 5 * SECONDS
+# How often one failure of the store is told.
+_TELL_INTERVAL: Final = 1 * MINUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,53 +47,123 @@ class DeliveryStatistics:
     """How the deliveries stand.
 
     Attributes:
-        waiting: Calls that wait for their first try or their next.
-        active: Calls that are being stored now.
+        waiting: Sealed calls that wait for their first try or their next.
+        active: Calls of which something is being stored now.
         stored: Calls stored so far.
         failures: Tries that failed so far.
+        fault: Why the store is not used, but for trials; None if it is.
     """
 
     waiting: int
     active: int
     stored: int
     failures: int
+    fault: str | None
+
+
+@dataclass(eq=False, slots=True)
+class _Entry:
+    """A call that is known here.
+
+    Attributes:
+        call: It.
+        order: Breaks ties.
+        settled_bytes: What `Deliveries.watch` was given.
+        upload: Brings it to the store.
+        is_sealed: Whether it is on disk whole.
+        is_busy: Whether a task is at it.
+        is_queued: Whether it is live and waits to send a part.
+        is_fresh: Whether it is sealed and was never tried since.
+        progressed: Whether the store has confirmed anything in this try.
+        tries: Tries in a row that failed.
+        due: When a live call may be tried again.
+    """
+
+    call: SpooledCall
+    order: int
+    settled_bytes: Callable[[], int] = lambda: 0
+    upload: CallUpload = field(init=False)
+    is_sealed: bool = False
+    is_busy: bool = False
+    is_queued: bool = False
+    is_fresh: bool = False
+    progressed: bool = False
+    tries: int = 0
+    due: float = 0.0
+
+    @property
+    def age(self) -> tuple[str, int, _Entry]:
+        """Sorts the oldest call first."""
+        return self.call.record.opened.started_at, self.order, self
+
+
+_ByAge: TypeAlias = tuple[str, int, _Entry]
 
 
 class Deliveries:
     """Brings sealed calls to the store, each until it is there.
 
-    A call that fails waits for a growing, jittered pause. Among those that are
-    due, the one that has waited longest goes first.
+    While they live, long calls are sent in parts, if the store takes any. Sealed
+    calls go before live ones, and older calls before younger.
+
+    A call that fails waits for a growing, jittered pause. If it is the store that
+    fails, all wait: one after another tries, until something gets through.
 
     Args:
-        finish: Brings one call to the store; raises ``UploadError`` or
-            ``SpoolError`` if it could not, and may then be called again.
+        uploader: Brings one call to the store.
         metrics: Counts.
-        log: For a line about each call.
+        log: For lines about calls and the store.
         jitter: Returns numbers from 0 up to 1.
+        live_interval: Seconds after which live calls are looked at again.
     """
 
     def __init__(
         self,
-        finish: Callable[[SpooledCall], Awaitable[None]],
+        uploader: Uploader,
         *,
         metrics: Metrics,
         log: FilteringBoundLogger,
         jitter: Callable[[], float] = random.random,
+        live_interval: float = _LIVE_INTERVAL,
     ) -> None:
-        self._finish = finish
+        self._uploader = uploader
         self._metrics = metrics
         self._log = log
+        self._noise = Limiter(log)
         self._jitter = jitter
+        self._live_interval = live_interval
+        self._breaker = Breaker(jitter)
         self._order = itertools.count()
-        self._due: list[tuple[float, int, int, SpooledCall]] = []
-        self._slots = trio.CapacityLimiter(_PARALLEL)
+        self._ready: list[_ByAge] = []
+        self._waiting: list[tuple[float, int, _Entry]] = []
+        self._live: dict[SpooledCall, _Entry] = {}
+        self._live_ready: list[_ByAge] = []
+        self._some_live = trio.Event()
         self._news = trio.Event()
         self._settled = trio.Event()
         self._active = 0
+        self._live_active = 0
         self._fresh = 0
         self._stored = 0
         self._failures = 0
+        self._told: tuple[str, float] | None = None
+        self._told_of_trouble = False
+
+    def watch(self, call: SpooledCall, settled_bytes: Callable[[], int]) -> None:
+        """Sends parts of a call from now on, while it lives.
+
+        It ends with `add`, or when the call is released.
+
+        Args:
+            call: Live; its owner may release it at any time.
+            settled_bytes: Returns how much of its audio is certain to have no
+                gap put before its end any more. It is called often.
+        """
+        if self._uploader.takes_parts:
+            entry = self._entry(call)
+            entry.settled_bytes = settled_bytes
+            self._live[call] = entry
+            self._some_live.set()
 
     def add(self, call: SpooledCall) -> None:
         """Takes a call that is on disk whole.
@@ -90,11 +171,15 @@ class Deliveries:
         If too many wait already it is released; it stays in the spool, and is
         adopted from there once there is room.
         """
-        if self.room:
-            self._fresh += 1
-            self._put(call, due=trio.current_time(), tries=0)
-        else:
+        entry = self._live.pop(call, None) or self._entry(call)
+        if not self.room:
             call.release()
+            return
+        entry.is_sealed = entry.is_fresh = True
+        entry.tries = 0
+        self._fresh += 1
+        if not entry.is_busy:
+            self._make_ready(entry)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -106,88 +191,221 @@ class Deliveries:
         """
         try:
             async with trio.open_nursery() as nursery:
+                if self._uploader.takes_parts:
+                    nursery.start_soon(self._watch_live)
                 task_status.started()
                 while True:
-                    tries, call = await self._next()
-                    try:
-                        # In the call's name, as another task gives it back.
-                        await self._slots.acquire_on_behalf_of(call)
-                    except trio.Cancelled:
-                        call.release()
-                        raise
-                    nursery.start_soon(self._deliver, call, tries)
+                    entry = await self._next()
+                    entry.is_busy, entry.progressed = True, False
+                    self._active += 1
+                    self._live_active += not entry.is_sealed
+                    nursery.start_soon(self._deliver, entry, self._breaker.begin())
         finally:
-            for _, _, _, call in self._due:
-                call.release()
+            for _, _, entry in (*self._ready, *self._waiting):
+                entry.call.release()
 
     @property
     def room(self) -> int:
         """How many more calls can wait here; others are to wait in the spool."""
-        return max(0, _HELD_LIMIT - len(self._due))
+        return max(0, _HELD_LIMIT - len(self._ready) - len(self._waiting))
 
     async def wait_settled(self) -> None:
-        """Waits until each call was stored or has failed once at least."""
-        while self._fresh or self._active:
+        """Waits until each sealed call was stored or has failed once at least.
+
+        While the store fails as such, that counts as a failure of all.
+        """
+        while self._active or (self._fresh and not self._breaker.is_open):
             await self._settled.wait()
 
     def statistics(self) -> DeliveryStatistics:
         """Returns how the deliveries stand."""
+        fault = self._breaker.fault
         return DeliveryStatistics(
-            waiting=len(self._due),
+            waiting=len(self._ready) + len(self._waiting),
             active=self._active,
             stored=self._stored,
             failures=self._failures,
+            fault=None if fault is None else str(fault),
         )
 
-    def _put(self, call: SpooledCall, *, due: float, tries: int) -> None:
-        heapq.heappush(self._due, (due, next(self._order), tries, call))
+    # Who is next
+
+    def _entry(self, call: SpooledCall) -> _Entry:
+        entry = _Entry(call, next(self._order))
+        entry.upload = self._uploader.take(
+            call, confirmed=lambda: self._note_progress(entry)
+        )
+        return entry
+
+    def _make_ready(self, entry: _Entry) -> None:
+        heapq.heappush(self._ready, entry.age)
         self._news.set()
 
-    async def _next(self) -> tuple[int, SpooledCall]:
+    async def _next(self) -> _Entry:
         while True:
             self._news = trio.Event()
-            wait = self._due[0][0] if self._due else float("inf")
-            if wait <= trio.current_time():
-                _, _, tries, call = heapq.heappop(self._due)
-                self._active += 1
-                return tries, call
-            with trio.move_on_at(wait):
+            now = trio.current_time()
+            while self._waiting and self._waiting[0][0] <= now:
+                heapq.heappush(self._ready, heapq.heappop(self._waiting)[2].age)
+            wake = self._waiting[0][0] if self._waiting else float("inf")
+            if self._active < _PARALLEL:
+                at = self._breaker.next_at
+                if at > now:
+                    wake = min(wake, at)
+                elif (entry := self._pick()) is not None:
+                    return entry
+            with trio.move_on_at(wake):
                 await self._news.wait()
 
-    async def _deliver(self, call: SpooledCall, tries: int) -> None:
-        fault: str | None = None
+    def _pick(self) -> _Entry | None:
+        if self._ready:
+            if not self._breaker.is_open:
+                return heapq.heappop(self._ready)[2]
+            # Not the same again, which may be at fault itself.
+            item = min(self._ready, key=lambda item: (item[2].tries, item[:2]))
+            self._ready.remove(item)
+            heapq.heapify(self._ready)
+            return item[2]
+        while self._live_ready and self._live_active < _LIVE_PARALLEL:
+            entry = heapq.heappop(self._live_ready)[2]
+            entry.is_queued = False
+            if not (entry.is_sealed or entry.call.released):
+                return entry
+        return None
+
+    async def _watch_live(self) -> None:
+        while True:
+            await self._some_live.wait()
+            await trio.sleep(self._live_interval)
+            now = trio.current_time()
+            for entry in list(self._live.values()):
+                self._consider(entry, now)
+            if not self._live:
+                self._some_live = trio.Event()
+
+    def _consider(self, entry: _Entry, now: float) -> None:
+        """Queues a live call of which a part is full."""
+        if entry.call.released:
+            self._live.pop(entry.call, None)
+        elif (
+            not (entry.is_busy or entry.is_queued)
+            and entry.due <= now
+            and entry.upload.ready(entry.settled_bytes())
+        ):
+            entry.is_queued = True
+            heapq.heappush(self._live_ready, entry.age)
+            self._news.set()
+
+    # What comes of it
+
+    async def _deliver(self, entry: _Entry, attempt: int) -> None:
+        finishes = entry.is_sealed
+        error: Exception | None = None
         try:
-            await self._finish(call)
-        except trio.Cancelled:
-            call.release()
-            raise
-        except (UploadError, SpoolError) as error:
-            fault = str(error)
-        except Exception:  # noqa: BLE001 - the edge: other calls must not notice
-            fault = "unexpected failure"
+            if finishes:
+                await entry.upload.finish()
+            else:
+                await entry.upload.advance(entry.settled_bytes())
+        except (UploadError, SpoolError) as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001 - the edge: other calls must not notice
+            error = exc
             self._log.exception("delivery_failed")
+        except BaseException:
+            if entry.is_sealed:
+                entry.call.release()
+            raise
         finally:
-            self._slots.release_on_behalf_of(call)
+            entry.is_busy = False
             self._active -= 1
-        if fault is None:
-            self._stored += 1
-            self._metrics.stored.inc()
+            self._live_active -= not finishes
+        if isinstance(error, UploadError) and is_stores_own(error):
+            self._breaker.fail(attempt, error, trio.current_time())
+        self._breaker.end(attempt)
+        if finishes:
+            self._settle(entry, error)
+        elif entry.is_sealed:
+            self._make_ready(entry)
         else:
-            self._try_again(call, tries, fault)
-        if tries == 0:
-            self._fresh -= 1
+            self._settle_live(entry, error)
+        self._tell_of_trouble()
+        self._news.set()
         self._settled.set()
         self._settled = trio.Event()
 
-    def _try_again(self, call: SpooledCall, tries: int, fault: str) -> None:
+    def _settle(self, entry: _Entry, error: Exception | None) -> None:
+        if entry.is_fresh:
+            entry.is_fresh = False
+            self._fresh -= 1
+        if error is None:
+            self._stored += 1
+            self._metrics.stored.inc()
+            return
+        pause = self._fail(entry, error)
+        if self._breaker.is_open:
+            # When it is tried again is up to the store, not to the call.
+            self._make_ready(entry)
+        else:
+            due = trio.current_time() + pause
+            heapq.heappush(self._waiting, (due, entry.order, entry))
+            self._complain(entry, error, pause)
+
+    def _settle_live(self, entry: _Entry, error: Exception | None) -> None:
+        if error is None:
+            entry.tries = 0
+            self._consider(entry, trio.current_time())
+        elif not entry.call.released:
+            pause = self._fail(entry, error)
+            entry.due = trio.current_time() + pause
+            if not self._breaker.is_open:
+                self._complain(entry, error, pause)
+
+    def _fail(self, entry: _Entry, error: Exception) -> float:
+        """Counts a failed try, and returns how long the call should wait now."""
         self._failures += 1
         self._metrics.store_failures.inc()
-        pause = min(_FIRST_PAUSE * 2 ** min(tries, 16), _LONGEST_PAUSE)
-        pause *= 0.5 + self._jitter() / 2
-        self._log.warning(
+        if entry.progressed and isinstance(error, UploadError) and is_stores_own(error):
+            entry.tries = 0
+        pause = min(_FIRST_PAUSE * 2.0 ** min(entry.tries, 16), _LONGEST_PAUSE)
+        entry.tries += 1
+        return pause * (0.5 + self._jitter() / 2)
+
+    def _note_progress(self, entry: _Entry) -> None:
+        entry.progressed = True
+        self._breaker.succeed()
+        if self._told_of_trouble:
+            self._told_of_trouble = False
+            self._log.info("store_works_again", waiting=self.statistics().waiting)
+        self._news.set()
+
+    # What is told
+
+    def _complain(self, entry: _Entry, error: Exception, pause: float) -> None:
+        known = isinstance(error, UploadError | SpoolError)
+        self._noise.write(
+            logging.WARNING,
             "call_not_stored",
-            session=call.record.opened.session_id,
-            error=fault,
+            session=entry.call.record.opened.session_id,
+            error=str(error) if known else "unexpected failure",
             again_in=round(pause, 1),
         )
-        self._put(call, due=trio.current_time() + pause, tries=tries + 1)
+
+    def _tell_of_trouble(self) -> None:
+        """Says once a minute what is wrong with the store, however many calls wait."""
+        fault, now = self._breaker.fault, trio.current_time()
+        if fault is None:
+            return
+        if self._told is not None:
+            what, at = self._told
+            if what == fault.fault and now - at < _TELL_INTERVAL:
+                return
+        self._told = fault.fault, now
+        self._told_of_trouble = True
+        statistics = self.statistics()
+        self._log.log(
+            logging.WARNING if fault.retryable else logging.ERROR,
+            "store_fails" if fault.retryable else "store_needs_mending",
+            error=str(fault),
+            waiting=statistics.waiting,
+            live=len(self._live),
+        )

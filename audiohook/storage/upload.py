@@ -1,47 +1,66 @@
-"""A sealed call becomes objects in the store, once, however often it is tried.
+"""A call becomes objects in the store, once, however often it is tried.
 
-What is to be stored is written into the call's journal first, then each object
-that the store has confirmed. So any process can go on where another was stopped,
+What is to be stored is written into the call's journal first, then what the
+store has confirmed of it. So any process can go on where another was stopped,
 with the settings of the first, and makes the same bytes.
+
+Where the store takes parts, those of a long call go while it lives, and what is
+left to do when it ends does not depend on how long it was.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import replace
-from itertools import accumulate
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
-from audiohook.protocol.timeline import SAMPLE_RATE_HZ
-from audiohook.recording.journal import Done, Planned, Stored, is_uuid
+from audiohook.protocol.timeline import Timeline
+from audiohook.recording.journal import Done, Planned, Stored
 from audiohook.recording.render import renderings
-from audiohook.storage.base import BytesBlob
+from audiohook.storage.base import BytesBlob, MultipartStore
+from audiohook.storage.multipart import PartsUpload
+from audiohook.storage.summary import metadata, recording_name, session_of, summarize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from audiohook.recording.journal import CallRecord, ClosedFact, Opened
-    from audiohook.recording.render import Gaps, Layout, Rendering
+    from audiohook.recording.render import AudioReader, Gaps, Layout, Rendering
     from audiohook.recording.spool import Spool, SpooledCall
     from audiohook.recording.wav import Encoding
     from audiohook.storage.base import Blob, Store, StoredObject
 
-SCHEMA_VERSION: Final = 1
-
-_NIL: Final = "00000000-0000-0000-0000-000000000000"
 # Sessions of one conversation and participant that began in one millisecond.
 _NAMES_LIMIT: Final = 100
-# Source: Amazon S3 User Guide, "Working with object metadata": 2 KB for all.
-_METADATA_LIMIT: Final = 120
-_NOT_PLAIN: Final = re.compile(r"[^ -~]")
 # At the end of a name; no UUID ends in so few digits after an underscore.
 _NUMBER: Final = re.compile(r"_([0-9]{1,3})\Z")
+# A file has at most so many bytes for each of the audio; see `CallUpload.ready`.
+_BYTES_PER_BYTE: Final = 2
+# Each reading of a whole object keeps a core busy.
+_READINGS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    """One object of a call.
+
+    Attributes:
+        key: Where it is to be.
+        blob: What.
+        final_bytes: How much of it will not change any more.
+        about: What is to be kept beside it.
+    """
+
+    key: str
+    blob: Blob
+    final_bytes: int
+    about: Mapping[str, str]
 
 
 class Uploader:
-    """Brings calls to the store; one call at a time may be tried by one task.
+    """Knows what is stored of calls, and where.
 
     Args:
         store: Where they go.
@@ -51,6 +70,8 @@ class Uploader:
         layout: What becomes of two channels.
         gaps: What becomes of gaps.
         keep_raw: Whether the audio as received is stored beside the WAV.
+        part_bytes: Size of the first part of an upload; at least what the store
+            asks for.
     """
 
     def __init__(
@@ -63,20 +84,151 @@ class Uploader:
         layout: Layout,
         gaps: Gaps,
         keep_raw: bool,
+        part_bytes: int = 0,
     ) -> None:
-        self._store = store
-        self._spool = spool
+        self.store = store
+        self.spool = spool
         self._prefix = prefix
         self._encoding = encoding
         self._layout = layout
         self._gaps = gaps
         self._keep_raw = keep_raw
+        self._in_parts = store if isinstance(store, MultipartStore) else None
+        self._part_bytes = part_bytes
+        self._threads = trio.CapacityLimiter(_READINGS)
 
-    async def finish(self, call: SpooledCall) -> None:
-        """Store all of a call and remove it from the spool.
+    @property
+    def takes_parts(self) -> bool:
+        """Whether there is anything to do for calls that live."""
+        return self._in_parts is not None
+
+    def take(
+        self, call: SpooledCall, *, confirmed: Callable[[], None] = lambda: None
+    ) -> CallUpload:
+        """Begin, or go on, to bring a call to the store.
 
         Args:
-            call: Sealed. Whatever an earlier attempt has done is not done again.
+            call: Live or sealed.
+            confirmed: Called whenever the store has confirmed something of it.
+        """
+        return CallUpload(self, call, confirmed)
+
+    def plan(self, call: SpooledCall) -> Planned:
+        """Tell what is to be stored of a call; what was once planned is kept."""
+        return call.record.planned or Planned(
+            name=recording_name(call.record.opened),
+            prefix=self._prefix,
+            encoding=self._encoding,
+            layout=self._layout,
+            gaps=self._gaps,
+            keep_raw=self._keep_raw,
+        )
+
+    def parts_upload(
+        self, call: SpooledCall, key: str, confirmed: Callable[[], None]
+    ) -> PartsUpload | None:
+        """Make what uploads an object in parts, if the store takes any."""
+        if self._in_parts is None:
+            return None
+        return PartsUpload(
+            call,
+            key,
+            store=self._in_parts,
+            spool=self.spool,
+            part_bytes=max(self._part_bytes, self._in_parts.min_part_bytes),
+            threads=self._threads,
+            confirmed=confirmed,
+        )
+
+
+class CallUpload:
+    """One call on its way to the store. To be used by one task at a time.
+
+    Args:
+        uploader: How it goes there.
+        call: It.
+        confirmed: Called whenever the store has confirmed something.
+    """
+
+    def __init__(
+        self, uploader: Uploader, call: SpooledCall, confirmed: Callable[[], None]
+    ) -> None:
+        self._uploader = uploader
+        self._store = uploader.store
+        self._spool = uploader.spool
+        self._call = call
+        self._confirmed = confirmed
+        self._uploads: dict[str, PartsUpload] = {}
+        # When `ready` has to look again.
+        self._look_bytes = 0
+        self._gaps_seen = 0
+
+    # While the call lives
+
+    def ready(self, settled_bytes: int) -> bool:
+        """Tell whether a part is full that can be sent of a live call.
+
+        Args:
+            settled_bytes: Audio from the start for which it is certain that no
+                gap will be put before its end any more.
+        """
+        gaps = len(self._call.record.gaps)
+        if settled_bytes < self._look_bytes and gaps == self._gaps_seen:
+            return False
+        # Nothing else makes a file longer than audio and gaps.
+        self._gaps_seen = gaps
+        missing = [
+            upload.next_span.end - each.final_bytes
+            for each in self._settled_objects(settled_bytes)
+            if (upload := self._upload_of(each.key)) is not None
+        ]
+        least = min(missing, default=0)
+        self._look_bytes = settled_bytes + max(1, least // _BYTES_PER_BYTE)
+        return bool(missing) and least <= 0
+
+    async def advance(self, settled_bytes: int) -> None:
+        """Send one part of a live call, if one is full.
+
+        Args:
+            settled_bytes: As for `ready`.
+
+        Raises:
+            UploadError: The store did not do as asked; try again later.
+            SpoolError: The local disk did not do as asked, or the call was given
+                up.
+
+        *Cancellation:* The part may be sent again.
+        """
+        self._look_bytes = 0
+        for each in self._settled_objects(settled_bytes):
+            upload = self._upload_of(each.key)
+            if upload is not None and upload.next_span.end <= each.final_bytes:
+                # The call may be given up by its own task at any time.
+                self._call.hold()
+                try:
+                    if self._call.record.planned is None:
+                        plan = self._uploader.plan(self._call)
+                        await self._spool.commit(self._call, plan)
+                    await upload.send_next(each.blob, each.about)
+                finally:
+                    self._call.let_go()
+                return
+
+    def _settled_objects(self, settled_bytes: int) -> list[_Object]:
+        call, plan = self._call, self._uploader.plan(self._call)
+        audio = _Settled(call, call.record.whole_frames(settled_bytes))
+        samples = audio.size_bytes // call.record.frame_bytes
+        # A gap beyond would be taken for one that follows at once.
+        gaps = [gap for gap in call.record.gaps if gap.offset_samples <= samples]
+        wavs = _wavs(call, audio, Timeline(gaps=gaps), plan)
+        return _objects(call, plan, wavs, audio, is_whole=False)
+
+    # Once it is over
+
+    async def finish(self) -> None:
+        """Store all of a sealed call and remove it from the spool.
+
+        Whatever an earlier attempt has done is not done again.
 
         Raises:
             UploadError: The store did not do as asked; try again later.
@@ -85,237 +237,128 @@ class Uploader:
 
         *Cancellation:* The next attempt goes on from there.
         """
+        call = self._call
         if call.record.closed is None:
             raise SpoolError(f"call {call.folder.name} is not sealed")
         if not call.record.done:
-            await self._store_all(call)
+            await self._store_all()
             # On disk before anything is deleted, or a crash could leave a call
             # without audio that looks as if it had never been stored.
             await self._spool.commit(call, Done())
         await self._spool.remove(call)
 
-    async def _store_all(self, call: SpooledCall) -> None:
-        plan = call.record.planned
-        if plan is None:
-            plan = await self._plan(call, recording_name(call.record.opened))
+    async def _store_all(self) -> None:
+        plan = self._uploader.plan(self._call)
         while True:
+            if plan != self._call.record.planned:
+                await self._spool.commit(self._call, plan)
             try:
-                await self._store_objects(call, plan)
+                await self._store_objects(plan)
             except KeyExistsError as exc:
                 name = _next_name(plan.name)
                 if name is None:
                     raise UploadError(f"no free name for {plan.name}") from exc
-                plan = await self._plan(call, name)
+                plan = replace(plan, name=name)
             else:
                 return
 
-    async def _plan(self, call: SpooledCall, name: str) -> Planned:
-        """Write down what is to be stored; settings of a first plan are kept."""
-        if call.record.planned is not None:
-            plan = replace(call.record.planned, name=name)
-        else:
-            plan = Planned(
-                name=name,
-                prefix=self._prefix,
-                encoding=self._encoding,
-                layout=self._layout,
-                gaps=self._gaps,
-                keep_raw=self._keep_raw,
-            )
-        await self._spool.commit(call, plan)
-        return plan
-
-    async def _store_objects(self, call: SpooledCall, plan: Planned) -> None:
-        wavs = _wavs(call, plan)
-        folder, name = f"{plan.prefix}{plan.name}", plan.name
-        about = _metadata(call.record, _duration(wavs))
-        about_wav = {**about, "converted": "true", "original-file": f"{name}.raw"}
-        objects = [
-            await self._store_blob(
-                call, f"{folder}/audio/{name}{suffix}.wav", wav, about_wav
-            )
-            for suffix, wav in wavs.items()
-        ]
-        if plan.keep_raw:
-            key = f"{folder}/audio/{name}.raw"
-            objects.append(await self._store_blob(call, key, call, about))
+    async def _store_objects(self, plan: Planned) -> None:
+        call = self._call
+        wavs = _wavs(call, call, call.record.timeline(), plan)
+        objects = _objects(call, plan, wavs, call, is_whole=True)
+        # Uploads under a name that turned out to be taken.
+        for key in call.record.uploads.keys() - {each.key for each in objects}:
+            await self._drop_upload(key)
+        stored = [await self._store_object(each) for each in objects]
         # Last, so that where it is, all the rest is.
-        key = f"{folder}/call.json"
+        key = f"{plan.prefix}{plan.name}/call.json"
         if key not in call.record.stored:
-            summary = summarize(call.record, wavs, plan, objects)
-            await self._store_summary(call, key, summary, about)
+            summary = summarize(call.record, wavs, plan, stored)
+            await self._store_summary(key, summary, metadata(call.record, wavs))
 
-    async def _store_blob(
-        self, call: SpooledCall, key: str, blob: Blob, metadata: Mapping[str, str]
-    ) -> Stored:
-        known = call.record.stored.get(key)
+    async def _store_object(self, each: _Object) -> Stored:
+        known = self._call.record.stored.get(each.key)
         if known is not None:
             return known
-        confirmed = await self._store.put(
-            key, blob, metadata=metadata, token=call.record.opened.session_id
+        upload = self._upload_of(each.key)
+        if upload is not None and each.blob.size_bytes > upload.first_bytes:
+            return self._note(await upload.finish(each.blob, each.about))
+        # One may have begun before the audio came to be shorter than it was.
+        await self._drop_upload(each.key)
+        return self._note(
+            await self._store.put(
+                each.key, each.blob, metadata=each.about, token=self._token
+            )
         )
-        return self._note(call, confirmed)
 
     async def _store_summary(
-        self, call: SpooledCall, key: str, summary: bytes, metadata: Mapping[str, str]
+        self, key: str, summary: bytes, about: Mapping[str, str]
     ) -> None:
         """Store the JSON; one of this session may be replaced, no other."""
-        blob, token = BytesBlob(summary), call.record.opened.session_id
+        blob, token = BytesBlob(summary), self._token
         try:
-            confirmed = await self._store.put(key, blob, metadata=metadata, token=token)
+            confirmed = await self._store.put(key, blob, metadata=about, token=token)
         except KeyExistsError:
-            if _session_of(await self._store.read(key)) != token:
+            if session_of(await self._store.read(key)) != token:
                 raise
             confirmed = await self._store.replace(
-                key, blob, metadata=metadata, token=token
+                key, blob, metadata=about, token=token
             )
-        self._note(call, confirmed)
+        self._note(confirmed)
 
-    def _note(self, call: SpooledCall, confirmed: StoredObject) -> Stored:
-        stored = Stored(confirmed.key, confirmed.size, confirmed.sha256)
-        self._spool.append(call, stored)
-        return stored
+    def _note(self, stored: StoredObject) -> Stored:
+        self._confirmed()
+        fact = Stored(stored.key, stored.size, stored.sha256)
+        self._spool.append(self._call, fact)
+        return fact
+
+    @property
+    def _token(self) -> str:
+        return self._call.record.opened.session_id
+
+    def _upload_of(self, key: str) -> PartsUpload | None:
+        known = self._uploads.get(key)
+        if known is not None:
+            return known
+        upload = self._uploader.parts_upload(self._call, key, self._confirmed)
+        if upload is not None:
+            self._uploads[key] = upload
+        return upload
+
+    async def _drop_upload(self, key: str) -> None:
+        upload = self._upload_of(key)
+        if upload is not None:
+            await upload.drop()
 
 
-def recording_name(opened: Opened) -> str:
-    """Name a recording: start, conversation and participant.
-
-    An id that is not a UUID in lower case never gets into a key; the nil UUID
-    stands for it.
-
-    Returns:
-        ``2026-11-22T14-10-44.123Z_<conversation id>_<participant id>``.
-    """
-    start = opened.started_at.replace(":", "-")
-    ids = (opened.conversation_id, opened.participant.id)
-    return "_".join([start, *(each if is_uuid(each) else _NIL for each in ids)])
-
-
-def summarize(
-    record: CallRecord,
-    wavs: Mapping[str, Rendering],
-    plan: Planned,
-    objects: list[Stored],
-) -> bytes:
-    """Make a call's JSON. It depends on the journal alone, to the last byte.
-
-    Times within the call are seconds since its first sample, gaps included,
-    whether or not the WAV has them cut out.
+class _Settled:
+    """The audio of a live call up to a point.
 
     Args:
-        record: The call, closed.
-        wavs: Its WAV files, by what is added to their names.
-        plan: How it is stored.
-        objects: What was stored of it.
-
-    Returns:
-        UTF-8.
-
-    Raises:
-        ValueError: The call is not closed.
+        call: It.
+        size_bytes: How much of it.
     """
-    opened, closed = record.opened, _closed(record)
-    summary = {
-        "schemaVersion": SCHEMA_VERSION,
-        "sessionId": opened.session_id,
-        "conversationId": opened.conversation_id,
-        "organizationId": opened.organization_id,
-        "correlationId": opened.correlation_id,
-        "participant": {
-            "id": opened.participant.id,
-            "ani": opened.participant.ani,
-            "aniName": opened.participant.ani_name,
-            "dnis": opened.participant.dnis,
-        },
-        "language": opened.language,
-        "languageChanges": _language_changes(record),
-        "customConfig": opened.custom_config,
-        "media": {
-            "format": opened.media.format,
-            "rate": opened.media.rate,
-            "channels": opened.media.channels,
-        },
-        "recording": {
-            "encoding": plan.encoding,
-            "layout": plan.layout,
-            "gaps": plan.gaps,
-        },
-        "start": opened.started_at,
-        "end": closed.ended_at,
-        "startPosition": _seconds(opened.start_samples),
-        "duration": _duration(wavs),
-        "audioDuration": _seconds(closed.stored_bytes // record.frame_bytes),
-        "audioBytes": closed.stored_bytes,
-        "ended": {
-            "reason": closed.reason,
-            "complete": closed.complete,
-            "paused": record.paused,
-        },
-        "gaps": _gaps(record),
-        "objects": [
-            {"key": each.key, "bytes": each.size, "sha256": each.sha256}
-            for each in objects
-        ],
-        "continuedSessions": [
-            {"id": each.id, "serverseq": each.serverseq, "clientseq": each.clientseq}
-            for each in opened.continued_sessions
-        ],
-    }
-    try:
-        return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which JSON can carry only as an escape.
-        return (json.dumps(summary, indent=2) + "\n").encode()
+
+    def __init__(self, call: SpooledCall, size_bytes: int) -> None:
+        self._call = call
+        self._size_bytes = size_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is."""
+        return self._size_bytes
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Read audio. It blocks."""
+        return self._call.read_at(offset, min(length, self._size_bytes - offset))
 
 
-def _closed(record: CallRecord) -> ClosedFact:
-    if record.closed is None:
-        raise ValueError("the call is not closed")
-    return record.closed
-
-
-def _seconds(samples: int) -> float:
-    return samples / SAMPLE_RATE_HZ
-
-
-def _duration(wavs: Mapping[str, Rendering]) -> float:
-    """Seconds of a call's files, which are all of one length."""
-    return _seconds(next(iter(wavs.values())).frames)
-
-
-def _gaps(record: CallRecord) -> list[dict[str, object]]:
-    gaps = record.timeline().gaps
-    before = accumulate((gap.length_samples for gap in gaps), initial=0)
-    return [
-        {
-            "kind": gap.kind,
-            "start": _seconds(gap.offset_samples + passed),
-            "length": _seconds(gap.length_samples),
-            "startSamples": gap.offset_samples + passed,
-            "lengthSamples": gap.length_samples,
-            "storedSamplesBefore": gap.offset_samples,
-        }
-        for gap, passed in zip(gaps, before, strict=False)
-    ]
-
-
-def _language_changes(record: CallRecord) -> list[dict[str, object]]:
-    timeline = record.timeline()
-    return [
-        {
-            "language": change.language,
-            "at": _seconds(
-                timeline.position_at(change.offset_samples) - timeline.start_samples
-            ),
-        }
-        for change in record.languages
-    ]
-
-
-def _wavs(call: SpooledCall, plan: Planned) -> dict[str, Rendering]:
+def _wavs(
+    call: SpooledCall, audio: AudioReader, timeline: Timeline, plan: Planned
+) -> dict[str, Rendering]:
     return renderings(
-        call,
-        call.record.timeline(),
+        audio,
+        timeline,
         channel_names=call.record.opened.media.channels,
         encoding=plan.encoding,
         layout=plan.layout,
@@ -323,31 +366,36 @@ def _wavs(call: SpooledCall, plan: Planned) -> dict[str, Rendering]:
     )
 
 
-def _metadata(record: CallRecord, duration: float) -> dict[str, str]:
-    """Describe a call in the names that users of buckets know.
+def _objects(
+    call: SpooledCall,
+    plan: Planned,
+    wavs: Mapping[str, Rendering],
+    audio: Blob,
+    *,
+    is_whole: bool,
+) -> list[_Object]:
+    """List the objects of a call that hold audio.
 
-    Metadata is ASCII and short; what does not fit is in the call's JSON, whole.
-    Source: AssemblyAI's guide for Genesys Cloud, `server.js`.
+    Args:
+        call: It.
+        plan: What is to be stored of it.
+        wavs: Its WAV files, by what is added to their names.
+        audio: Its audio.
+        is_whole: Whether both are final.
     """
-    opened = record.opened
-    values = {
-        "session-id": opened.session_id,
-        "conversation-id": opened.conversation_id,
-        "participant-id": opened.participant.id,
-        "ani": opened.participant.ani,
-        "dnis": opened.participant.dnis,
-        "audio-format": opened.media.format,
-        "sample-rate": str(opened.media.rate),
-        "channels": ",".join(opened.media.channels),
-        "language": opened.language or "",
-        "duration-seconds": str(duration),
-        "start-time": opened.started_at,
-        "bytes": str(_closed(record).stored_bytes),
-    }
-    return {
-        name: _NOT_PLAIN.sub("?", value)[:_METADATA_LIMIT].strip() or "unknown"
-        for name, value in values.items()
-    }
+    name = plan.name
+    start = f"{plan.prefix}{name}/audio/{name}"
+    about = metadata(call.record, wavs)
+    about_wav = {**about, "converted": "true", "original-file": f"{name}.raw"}
+    objects = []
+    for suffix, wav in wavs.items():
+        # The last byte may be one of padding, which moves as the file grows.
+        final_bytes = wav.size_bytes if is_whole else wav.size_bytes - 1
+        key = f"{start}{suffix}.wav"
+        objects.append(_Object(key, wav, final_bytes, about_wav))
+    if plan.keep_raw:
+        objects.append(_Object(f"{start}.raw", audio, audio.size_bytes, about))
+    return objects
 
 
 def _next_name(name: str) -> str | None:
@@ -357,12 +405,3 @@ def _next_name(name: str) -> str | None:
     if number > _NAMES_LIMIT:
         return None
     return f"{_NUMBER.sub('', name)}_{number}"
-
-
-def _session_of(summary: bytes | None) -> object:
-    """Whose a call's JSON is; ``None`` if it is none that we know."""
-    try:
-        value = json.loads(summary or b"null")
-    except (ValueError, RecursionError):
-        return None
-    return value.get("sessionId") if isinstance(value, dict) else None

@@ -18,10 +18,14 @@ from audiohook.recording.journal import (
     LanguageFact,
     Media,
     Opened,
+    OpenUpload,
     Participant,
+    PartStored,
     PausedFact,
     Planned,
     Stored,
+    UploadBegun,
+    UploadDropped,
     decode,
     encode,
     is_uuid,
@@ -90,7 +94,11 @@ later_facts: st.SearchStrategy[Fact] = st.one_of(
         st.sampled_from(Gaps),
         st.booleans(),
     ),
-    st.builds(Stored, texts, counts, texts),
+    # Few keys, so that facts are about the same uploads.
+    st.builds(UploadBegun, st.sampled_from("ab"), texts, st.integers(1, 2**53)),
+    st.builds(PartStored, st.sampled_from("ab"), counts, counts, texts, texts),
+    st.builds(UploadDropped, st.sampled_from("ab")),
+    st.builds(Stored, st.sampled_from("ab") | texts, counts, texts),
     st.just(Done()),
 )
 
@@ -130,6 +138,8 @@ def test_replay_of_a_torn_journal_gives_the_whole_lines() -> None:
         LanguageFact("fr-FR", 24),
         make_closed(48),
         PLANNED,
+        UploadBegun("a/b.wav", "u", 5),
+        PartStored("a/b.wav", 1, 3, '"e"', "AAAAAA=="),
         Stored("a/b.wav", 3, "00"),
         Done(),
     ]
@@ -186,6 +196,10 @@ def test_replay_passes_over_facts_it_does_not_know() -> None:
             "offset_samples is not a whole number",
         ),
         (b'{"fact":"paused","paused":1,"offset_samples":1}\n', "neither true nor"),
+        (
+            b'{"fact":"upload_begun","key":"k","upload_id":"u","part_bytes":0}\n',
+            "parts of no bytes",
+        ),
         (encode(make_opened()), "line 2: opened twice"),
     ],
 )
@@ -283,6 +297,34 @@ def test_last_closed_and_last_plan_count() -> None:
     record.apply(other)
     assert record.closed == make_closed(6, complete=False)
     assert record.planned == other
+
+
+def test_uploads_are_known_until_they_are_objects_or_given_up() -> None:
+    record = CallRecord(make_opened())
+    first, second = (PartStored("a", n, 5, f'"{n}"', "AAAAAA==") for n in (2, 3))
+    record.apply(UploadBegun("a", "u1", 5))
+    record.apply(UploadBegun("b", "u2", 5))
+    record.apply(first)
+    record.apply(second)
+    assert record.uploads == {
+        "a": OpenUpload("u1", 5, {2: first, 3: second}),
+        "b": OpenUpload("u2", 5),
+    }
+    record.apply(UploadDropped("b"))
+    assert set(record.uploads) == {"a"}
+    record.apply(Stored("a", 10, "00"))
+    assert record.uploads == {}
+    record.apply(UploadDropped("a"))
+    record.apply(first)
+    assert record.uploads == {}
+
+
+def test_parts_of_an_upload_do_not_count_for_the_next() -> None:
+    record = CallRecord(make_opened())
+    record.apply(UploadBegun("a", "u1", 5))
+    record.apply(PartStored("a", 2, 5, '"e"', "AAAAAA=="))
+    record.apply(UploadBegun("a", "u2", 7))
+    assert record.uploads == {"a": OpenUpload("u2", 7)}
 
 
 @pytest.mark.parametrize(

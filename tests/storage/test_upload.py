@@ -28,7 +28,8 @@ from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding, read_info
 from audiohook.storage.base import StoredObject
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.upload import Uploader, recording_name
+from audiohook.storage.summary import recording_name
+from audiohook.storage.upload import Uploader
 from tests.recording.factory import (
     CONVERSATION,
     PARTICIPANT,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from audiohook.recording.journal import Fact, Opened
+    from audiohook.recording.journal import ClosedFact, Fact, Opened
     from audiohook.recording.spool import Spool, SpooledCall
     from audiohook.storage.base import Blob, Store
 
@@ -129,7 +130,7 @@ async def store_call(
     store = MemoryStore()
     async with running(folder) as spool:
         call = await spool_call(spool, opened, audio, *facts)
-        await make_uploader(store, spool, **changes).finish(call)
+        await make_uploader(store, spool, **changes).take(call).finish()
         assert entries(folder) == set()
     return store
 
@@ -243,7 +244,7 @@ async def test_call_json_of_a_cut_off_call_has_its_gaps_within_the_audio(
         call.release()
         store = MemoryStore()
         (call,) = await spool.adopt()
-        await make_uploader(store, spool).finish(call)
+        await make_uploader(store, spool).take(call).finish()
     summary = summary_of(store)
     assert summary["ended"] == {
         "reason": "interrupted",
@@ -336,7 +337,7 @@ async def test_finish_refuses_a_call_that_is_not_sealed(tmp_path: Path) -> None:
     async with running(tmp_path) as spool:
         call = await spool.create(make_opened())
         with pytest.raises(SpoolError, match="not sealed"):
-            await make_uploader(MemoryStore(), spool).finish(call)
+            await make_uploader(MemoryStore(), spool).take(call).finish()
 
 
 async def test_finish_of_a_call_that_is_done_only_removes_it(tmp_path: Path) -> None:
@@ -344,7 +345,7 @@ async def test_finish_of_a_call_that_is_done_only_removes_it(tmp_path: Path) -> 
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
         await spool.commit(call, Done())
-        await make_uploader(store, spool).finish(call)
+        await make_uploader(store, spool).take(call).finish()
         assert entries(tmp_path) == set()
     assert store.objects == {}
 
@@ -363,7 +364,7 @@ async def test_sessions_that_would_share_a_name_get_numbers(
             opened = make_opened()
             sessions.append(opened.session_id)
             call = await spool_call(spool, opened, audio and audio + bytes(2 * number))
-            await make_uploader(store, spool).finish(call)
+            await make_uploader(store, spool).take(call).finish()
     names = [NAME, f"{NAME}_2", f"{NAME}_3"]
     for session, name in zip(sessions, names, strict=True):
         summary = summary_of(store, name)
@@ -385,7 +386,7 @@ async def test_names_run_out_with_an_error_one_can_read(tmp_path: Path) -> None:
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
         with pytest.raises(UploadError, match="no free name") as caught:
-            await make_uploader(Taken(), spool).finish(call)
+            await make_uploader(Taken(), spool).take(call).finish()
         assert not isinstance(caught.value, KeyExistsError)
 
 
@@ -399,7 +400,7 @@ async def test_call_json_of_another_is_never_replaced(
     store.objects[f"calls/{NAME}/call.json"] = present
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
-        await make_uploader(store, spool).finish(call)
+        await make_uploader(store, spool).take(call).finish()
     assert store.objects[f"calls/{NAME}/call.json"] == present
     assert f"calls/{NAME}_2/call.json" in store.objects
 
@@ -412,7 +413,7 @@ async def test_call_json_of_an_earlier_version_of_us_is_replaced(
     key = f"calls/{NAME}/call.json"
     store.objects[key] = json.dumps({"sessionId": opened.session_id}).encode()
     async with running(tmp_path) as spool:
-        await make_uploader(store, spool).finish(await spool_call(spool, opened))
+        await make_uploader(store, spool).take(await spool_call(spool, opened)).finish()
     assert summary_of(store)["audioBytes"] == len(AUDIO)
     assert len(store.objects) == 3
 
@@ -462,6 +463,16 @@ class FusedSpool:
         await self._spool.commit(call, *facts)
         self._fuse.burn()
 
+    @property
+    def can_record(self) -> bool:
+        return self._spool.can_record
+
+    async def create(self, opened: Opened) -> SpooledCall:
+        return await self._spool.create(opened)
+
+    async def seal(self, call: SpooledCall, closed: ClosedFact) -> None:
+        await self._spool.seal(call, closed)
+
     def append(self, call: SpooledCall, fact: Fact) -> None:
         self._fuse.burn()
         self._spool.append(call, fact)
@@ -490,7 +501,7 @@ async def test_finish_killed_at_any_step_goes_on_in_the_next_process(
             call = await spool_call(spool, opened)
             fused: Any = FusedSpool(spool, fuse)
             try:
-                await make_uploader(store, fused, layout=layout).finish(call)
+                await make_uploader(store, fused, layout=layout).take(call).finish()
             except Killed:
                 killed = True
                 if lines_survive:
@@ -502,7 +513,7 @@ async def test_finish_killed_at_any_step_goes_on_in_the_next_process(
             for call in await spool.adopt():
                 # Settings of the new process must not matter once there is a plan.
                 other = Layout.MONO if planned_before else layout
-                await make_uploader(store, spool, layout=other).finish(call)
+                await make_uploader(store, spool, layout=other).take(call).finish()
             assert entries(folder) == set()
         assert store.objects == whole.objects
         assert store.written == whole.written
@@ -539,9 +550,9 @@ async def test_finish_that_failed_goes_on_where_it_was(tmp_path: Path) -> None:
         uploader = make_uploader(store, spool)
         for _ in range(3):
             with pytest.raises(UploadError, match="away"):
-                await uploader.finish(call)
+                await uploader.take(call).finish()
         store.broken = False
-        await uploader.finish(call)
+        await uploader.take(call).finish()
     assert store.asked == store.written
     assert len(store.asked) == len(set(store.asked)) == 3
 
@@ -563,7 +574,7 @@ async def test_finish_keeps_the_call_until_done_is_on_disk(
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
         with pytest.raises(SpoolError, match="bad sector"):
-            await make_uploader(store, spool).finish(call)
+            await make_uploader(store, spool).take(call).finish()
         assert (call.folder / "audio.ulaw").read_bytes() == AUDIO
         monkeypatch.undo()
         call.release()
@@ -578,7 +589,11 @@ async def test_finish_of_audio_that_has_shrunk_fails(tmp_path: Path) -> None:
         call = await spool_call(spool, make_opened())
         os.truncate(call.folder / "audio.ulaw", 10)
         with pytest.raises(SpoolError, match="the audio ends at"):
-            await make_uploader(FolderStore(tmp_path / "store"), spool).finish(call)
+            await (
+                make_uploader(FolderStore(tmp_path / "store"), spool)
+                .take(call)
+                .finish()
+            )
         assert call.folder.exists()
         assert not call.released
 
@@ -612,7 +627,7 @@ def test_what_is_in_the_folder_is_what_call_json_says(
             uploader = make_uploader(
                 FolderStore(folder), spool, encoding=encoding, layout=layout, gaps=cut
             )
-            await uploader.finish(call)
+            await uploader.take(call).finish()
 
     trio.run(store)
     summary = json.loads((folder / "calls" / NAME / "call.json").read_text())

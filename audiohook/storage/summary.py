@@ -1,0 +1,208 @@
+"""What is said about a call beside its audio: its name, metadata, and JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ
+from audiohook.recording.journal import is_uuid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from audiohook.recording.journal import (
+        CallRecord,
+        ClosedFact,
+        Opened,
+        Planned,
+        Stored,
+    )
+    from audiohook.recording.render import Rendering
+
+SCHEMA_VERSION: Final = 1
+
+_NIL: Final = "00000000-0000-0000-0000-000000000000"
+# Source: Amazon S3 User Guide, "Working with object metadata": 2 KB for all.
+_METADATA_LIMIT: Final = 120
+_NOT_PLAIN: Final = re.compile(r"[^ -~]")
+
+
+def recording_name(opened: Opened) -> str:
+    """Name a recording: start, conversation and participant.
+
+    An id that is not a UUID in lower case never gets into a key; the nil UUID
+    stands for it.
+
+    Returns:
+        ``2026-11-22T14-10-44.123Z_<conversation id>_<participant id>``.
+    """
+    start = opened.started_at.replace(":", "-")
+    ids = (opened.conversation_id, opened.participant.id)
+    return "_".join([start, *(each if is_uuid(each) else _NIL for each in ids)])
+
+
+def summarize(
+    record: CallRecord,
+    wavs: Mapping[str, Rendering],
+    plan: Planned,
+    objects: list[Stored],
+) -> bytes:
+    """Make a call's JSON. It depends on the journal alone, to the last byte.
+
+    Times within the call are seconds since its first sample, gaps included,
+    whether or not the WAV has them cut out.
+
+    Args:
+        record: The call, closed.
+        wavs: Its WAV files, by what is added to their names.
+        plan: How it is stored.
+        objects: What was stored of it.
+
+    Returns:
+        UTF-8.
+
+    Raises:
+        ValueError: The call is not closed.
+    """
+    opened, closed = record.opened, _closed(record)
+    summary = {
+        "schemaVersion": SCHEMA_VERSION,
+        "sessionId": opened.session_id,
+        "conversationId": opened.conversation_id,
+        "organizationId": opened.organization_id,
+        "correlationId": opened.correlation_id,
+        "participant": {
+            "id": opened.participant.id,
+            "ani": opened.participant.ani,
+            "aniName": opened.participant.ani_name,
+            "dnis": opened.participant.dnis,
+        },
+        "language": opened.language,
+        "languageChanges": _language_changes(record),
+        "customConfig": opened.custom_config,
+        "media": {
+            "format": opened.media.format,
+            "rate": opened.media.rate,
+            "channels": opened.media.channels,
+        },
+        "recording": {
+            "encoding": plan.encoding,
+            "layout": plan.layout,
+            "gaps": plan.gaps,
+        },
+        "start": opened.started_at,
+        "end": closed.ended_at,
+        "startPosition": _seconds(opened.start_samples),
+        "duration": _duration(wavs),
+        "audioDuration": _seconds(closed.stored_bytes // record.frame_bytes),
+        "audioBytes": closed.stored_bytes,
+        "ended": {
+            "reason": closed.reason,
+            "complete": closed.complete,
+            "paused": record.paused,
+        },
+        "gaps": _gaps(record),
+        "objects": [
+            {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+            for each in objects
+        ],
+        "continuedSessions": [
+            {"id": each.id, "serverseq": each.serverseq, "clientseq": each.clientseq}
+            for each in opened.continued_sessions
+        ],
+    }
+    try:
+        return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which JSON can carry only as an escape.
+        return (json.dumps(summary, indent=2) + "\n").encode()
+
+
+def metadata(record: CallRecord, wavs: Mapping[str, Rendering]) -> dict[str, str]:
+    """Describe a call in the names that users of buckets know.
+
+    Metadata is ASCII and short; what does not fit is in the call's JSON, whole.
+    What is not known yet of a call that lives is left to the JSON too, since
+    metadata is fixed when an upload begins.
+
+    Args:
+        record: The call.
+        wavs: Its WAV files, if it is closed.
+
+    Source: AssemblyAI's guide for Genesys Cloud, `server.js`.
+    """
+    opened, closed = record.opened, record.closed
+    values = {
+        "session-id": opened.session_id,
+        "conversation-id": opened.conversation_id,
+        "participant-id": opened.participant.id,
+        "ani": opened.participant.ani,
+        "dnis": opened.participant.dnis,
+        "audio-format": opened.media.format,
+        "sample-rate": str(opened.media.rate),
+        "channels": ",".join(opened.media.channels),
+        "language": opened.language or "",
+        "duration-seconds": "" if closed is None else str(_duration(wavs)),
+        "start-time": opened.started_at,
+        "bytes": "" if closed is None else str(closed.stored_bytes),
+    }
+    return {
+        name: _NOT_PLAIN.sub("?", value)[:_METADATA_LIMIT].strip() or "unknown"
+        for name, value in values.items()
+    }
+
+
+def session_of(summary: bytes | None) -> object:
+    """Tell whose a call's JSON is; ``None`` if it is none that we know."""
+    try:
+        value = json.loads(summary or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return value.get("sessionId") if isinstance(value, dict) else None
+
+
+def _closed(record: CallRecord) -> ClosedFact:
+    if record.closed is None:
+        raise ValueError("the call is not closed")
+    return record.closed
+
+
+def _seconds(samples: int) -> float:
+    return samples / SAMPLE_RATE_HZ
+
+
+def _duration(wavs: Mapping[str, Rendering]) -> float:
+    """Seconds of a call's files, which are all of one length."""
+    return _seconds(next(iter(wavs.values())).frames)
+
+
+def _gaps(record: CallRecord) -> list[dict[str, object]]:
+    gaps = record.timeline().gaps
+    before = accumulate((gap.length_samples for gap in gaps), initial=0)
+    return [
+        {
+            "kind": gap.kind,
+            "start": _seconds(gap.offset_samples + passed),
+            "length": _seconds(gap.length_samples),
+            "startSamples": gap.offset_samples + passed,
+            "lengthSamples": gap.length_samples,
+            "storedSamplesBefore": gap.offset_samples,
+        }
+        for gap, passed in zip(gaps, before, strict=False)
+    ]
+
+
+def _language_changes(record: CallRecord) -> list[dict[str, object]]:
+    timeline = record.timeline()
+    return [
+        {
+            "language": change.language,
+            "at": _seconds(
+                timeline.position_at(change.offset_samples) - timeline.start_samples
+            ),
+        }
+        for change in record.languages
+    ]

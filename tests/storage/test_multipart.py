@@ -1,0 +1,689 @@
+"""Calls that are stored in parts, while they live and after, killed at any step."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Unpack
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiohook.errors import AudioHookError, SpoolError, UploadError, UploadGoneError
+from audiohook.protocol.timeline import GapKind
+from audiohook.recording import disk, wav
+from audiohook.recording.journal import GapFact, Media
+from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.wav import Encoding
+from tests.recording.factory import entries, make_closed, make_opened, running
+from tests.storage.fake_s3 import FakeS3, Thing, away
+from tests.storage.test_upload import (
+    Changes,
+    Fuse,
+    FusedSpool,
+    Killed,
+    MemoryStore,
+    make_uploader,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from audiohook.recording.journal import Fact, Opened
+    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.storage.upload import CallUpload, Uploader
+
+AUDIO = bytes(itertools.islice(itertools.cycle(range(251)), 1000))
+
+
+@dataclass
+class Script:
+    """What happens to a call: audio, facts, and looks at what can be sent."""
+
+    opened: Opened
+    steps: list[bytes | Fact] = field(default_factory=list)
+
+    @property
+    def audio(self) -> bytes:
+        return b"".join(step for step in self.steps if isinstance(step, bytes))
+
+
+def plain_script(audio: bytes = AUDIO, *, pieces: int = 10) -> Script:
+    size = -(-len(audio) // pieces)
+    steps: list[bytes | Fact] = [
+        audio[at : at + size] for at in range(0, len(audio), size)
+    ]
+    return Script(make_opened(), steps)
+
+
+async def play(
+    script: Script,
+    spool: Spool,
+    uploader: Uploader,
+    *faults: type[AudioHookError],
+) -> tuple[SpooledCall, CallUpload]:
+    """Live through a call, and send what is full whenever something came.
+
+    After one of the faults it is tried again when more has come.
+    """
+    call = await spool.create(script.opened)
+    upload = uploader.take(call)
+    written = 0
+    for step in script.steps:
+        if isinstance(step, bytes):
+            os.pwrite(call.audio_fd, step, written)
+            written += len(step)
+        else:
+            spool.append(call, step)
+        with suppress(*faults):
+            while upload.ready(written):
+                await upload.advance(written)
+    return call, upload
+
+
+async def finish_at_last(upload: CallUpload) -> int:
+    """Try until it works, and return how often that was."""
+    tries = 1
+    while True:
+        try:
+            await upload.finish()
+        except UploadError:
+            tries += 1
+        else:
+            return tries
+
+
+async def play_and_finish(script: Script, spool: Spool, uploader: Uploader) -> None:
+    call, upload = await play(script, spool, uploader)
+    await spool.seal(call, make_closed(len(script.audio)))
+    await upload.finish()
+
+
+def journal_of(folder: Path, script: Script) -> list[dict[str, Any]]:
+    path = folder / script.opened.session_id / "journal.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+async def stored_whole(folder: Path, **changes: Unpack[Changes]) -> dict[str, bytes]:
+    """What a store that takes whole objects only makes of a copy of the spool."""
+    other = folder.with_name(folder.name + " copied")
+    shutil.copytree(folder, other)
+    for path in other.glob("*/" + disk.JOURNAL):
+        lines = path.read_bytes().splitlines(keepends=True)
+        later = (b'{"fact":"stored"', b'{"fact":"done"')
+        path.write_bytes(b"".join(x for x in lines if not x.startswith(later)))
+    store = MemoryStore()
+    async with running(other) as spool:
+        for call in await spool.adopt():
+            await make_uploader(store, spool, **changes).take(call).finish()
+    shutil.rmtree(other)
+    return store.objects
+
+
+async def run_script(
+    folder: Path, store: FakeS3, script: Script, **changes: Unpack[Changes]
+) -> dict[str, bytes]:
+    """Play a call to its end; return what the store should hold."""
+    async with running(folder) as spool:
+        uploader = make_uploader(store, spool, **changes)
+        call, upload = await play(script, spool, uploader)
+        await spool.seal(call, make_closed(len(script.audio)))
+        await spool.flush()
+        expected = await stored_whole_locked(call, spool, changes)
+        await upload.finish()
+        assert entries(folder) == set()
+    return expected
+
+
+async def stored_whole_locked(
+    call: SpooledCall, spool: Spool, changes: Changes
+) -> dict[str, bytes]:
+    """The same of a call that this process holds; it stays in the spool."""
+
+    class Keeps(FusedSpool):
+        async def commit(self, call: SpooledCall, *facts: Fact) -> None:
+            pass
+
+        def append(self, call: SpooledCall, fact: Fact) -> None:
+            pass
+
+        async def remove(self, call: SpooledCall) -> None:
+            pass
+
+    store, keeps = MemoryStore(), Keeps(spool, Fuse(0))
+    uploads, call.record.uploads = call.record.uploads, {}
+    await make_uploader(store, keeps, **changes).take(call).finish()  # type: ignore[arg-type]
+    call.record.uploads = uploads
+    return store.objects
+
+
+# While it lives
+
+
+async def test_parts_from_the_second_on_go_while_the_call_lives(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        parts = {
+            each.key.rpartition(".")[2]: sorted(each.parts)
+            for each in store.uploads.values()
+        }
+        # 1,000 bytes of audio are 44 + 2,000 of a WAV: 31 whole parts of 64.
+        assert parts == {"wav": list(range(2, 32)), "raw": list(range(2, 16))}
+        assert store.objects == {}
+        await spool.seal(call, make_closed(1000))
+        sent = len(store.sent)
+        await upload.finish()
+    # The first and the last of each, and nothing again.
+    numbers = [number for _, _, number, _ in store.sent[sent:]]
+    assert (sorted(numbers[:2]), sorted(numbers[2:])) == ([1, 32], [1, 16])
+    assert store.uploads == {}
+    assert store.listings == 0
+
+
+async def test_object_is_what_a_put_would_have_made(tmp_path: Path) -> None:
+    store = FakeS3()
+    assert await run_script(tmp_path, store, plain_script()) == store.contents()
+    assert len(store.objects) == 3
+
+
+async def test_nothing_goes_before_it_is_settled(tmp_path: Path) -> None:
+    store = FakeS3()
+    async with running(tmp_path) as spool:
+        uploader = make_uploader(store, spool, keep_raw=False)
+        call = await spool.create(make_opened())
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        upload = uploader.take(call)
+        # The header and 42 bytes of audio are two parts, but for the byte that
+        # might turn out to be padding.
+        assert not upload.ready(42)
+        await upload.advance(42)
+        assert store.sent == []
+        # A frame has two bytes of audio.
+        assert not upload.ready(43)
+        assert upload.ready(44)
+        await upload.advance(44)
+        await upload.advance(44)
+        assert [number for _, _, number, _ in store.sent] == [2]
+        assert not upload.ready(75)
+        assert upload.ready(76)
+
+
+async def test_silence_of_a_gap_is_sent_like_audio(tmp_path: Path) -> None:
+    store = FakeS3()
+    script = plain_script()
+    script.steps.insert(3, GapFact(GapKind.PAUSED, 150, 10_000))
+    async with running(tmp_path) as spool:
+        call, upload = await play(
+            Script(script.opened, script.steps[:4]), spool, make_uploader(store, spool)
+        )
+        assert len(store.sent) > 600
+        await spool.seal(call, make_closed(300))
+        sent = len(store.sent)
+        await upload.finish()
+    assert {number for _, _, number, _ in store.sent[sent:]} <= {1, 636, 5}
+
+
+async def test_gap_that_becomes_known_late_is_put_right(tmp_path: Path) -> None:
+    store = FakeS3()
+    script = plain_script()
+    script.steps.append(GapFact(GapKind.LOST, 400, 7))
+    expected = await run_script(tmp_path, store, script)
+    assert store.contents() == expected
+    assert store.uploads == {}
+    again = [number for key, _, number, _ in store.sent if key.endswith("wav")]
+    # 400 samples of a WAV end in part 26: those from there on went twice.
+    assert sorted(again) == sorted([*range(1, 34), *range(26, 32)])
+
+
+async def test_header_that_grows_late_moves_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past 4 GiB the header is longer; here, past 1,500 bytes."""
+    store = FakeS3()
+    plain = wav.header
+
+    def header(encoding: Encoding, channels: int, frames: int) -> bytes:
+        long = frames * channels * encoding.sample_bytes > 1500
+        return plain(encoding, channels, frames) + bytes(36 * long)
+
+    monkeypatch.setattr("audiohook.recording.render.header", header)
+    expected = await run_script(tmp_path, store, plain_script())
+    assert store.contents() == expected
+    assert store.uploads == {}
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("encoding", Encoding)
+async def test_all_layouts_and_encodings(
+    tmp_path: Path, layout: Layout, encoding: Encoding
+) -> None:
+    store = FakeS3()
+    expected = await run_script(
+        tmp_path, store, plain_script(), layout=layout, encoding=encoding
+    )
+    assert store.contents() == expected
+
+
+async def test_call_of_one_part_is_a_single_put(tmp_path: Path) -> None:
+    store = FakeS3(4096)
+    expected = await run_script(tmp_path, store, plain_script())
+    assert store.contents() == expected
+    assert store.sent == []
+
+
+async def test_upload_of_a_call_that_lost_its_audio_is_given_up(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, _ = await play(script, spool, make_uploader(store, spool))
+        await spool.flush()
+        os.truncate(call.folder / disk.AUDIO, 10)
+        call.release()
+    expected = await stored_whole(tmp_path)
+    async with running(tmp_path) as spool:
+        (call,) = await spool.adopt()
+        await make_uploader(store, spool).take(call).finish()
+    assert store.contents() == expected
+    assert store.uploads == {}
+
+
+async def test_metadata_of_a_live_call_says_what_is_known(tmp_path: Path) -> None:
+    store = FakeS3()
+    await run_script(tmp_path, store, plain_script())
+    for key, thing in store.objects.items():
+        known = key.endswith("call.json")
+        assert thing.metadata["conversation-id"] != "unknown"
+        assert (thing.metadata["bytes"] == "1000") is known
+        assert (thing.metadata["duration-seconds"] == "0.0625") is known
+
+
+async def test_upload_that_is_gone_is_begun_anew_while_the_call_lives(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    half = Script(script.opened, script.steps[:5])
+    async with running(tmp_path) as spool:
+        call, upload = await play(half, spool, make_uploader(store, spool))
+        store.uploads.clear()
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        gone = 0
+        while upload.ready(1000):
+            try:
+                await upload.advance(1000)
+            except UploadGoneError:
+                gone += 1
+        assert gone == 2
+        await spool.seal(call, make_closed(1000))
+        await upload.finish()
+    assert store.uploads == {}
+    raw = next(data for key, data in store.contents().items() if key.endswith("raw"))
+    assert raw == AUDIO
+
+
+async def test_call_that_is_given_up_meanwhile_only_fails(tmp_path: Path) -> None:
+    store = FakeS3()
+    async with running(tmp_path) as spool:
+        call, upload = await play(plain_script(), spool, make_uploader(store, spool))
+        descriptor = call.audio_fd
+
+        def give_up(what: str) -> None:
+            if what == "part":
+                call.release()
+                # Still open, or another file might get the number.
+                os.fstat(descriptor)
+
+        store.step = give_up
+        os.pwrite(call.audio_fd, AUDIO, 1000)
+        with pytest.raises(SpoolError, match="given up"):
+            await upload.advance(2000)
+        assert call.audio_fd == -1
+
+
+async def test_full_disk_keeps_its_room_for_the_call(tmp_path: Path) -> None:
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path, low_water_bytes=1 << 62) as spool:
+        spool._low_water_bytes = 0
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        await spool.flush()
+        noted = len(journal_of(tmp_path, script))
+        spool._low_water_bytes = 1 << 62
+        assert not spool.can_record
+        await spool.seal(call, make_closed(1000))
+        await upload.finish()
+        assert entries(tmp_path) == set()
+    assert noted > 40
+    assert len(store.objects) == 3
+
+
+# Failures
+
+
+async def test_finish_that_failed_sends_no_part_again(tmp_path: Path) -> None:
+    store = FakeS3()
+    left = iter(range(3, 1000, 3))
+    fails = next(left)
+    count = 0
+
+    def step(what: str) -> None:
+        nonlocal count, fails
+        count += 1
+        # An upload that was begun and never told of is left to the bucket.
+        if count >= fails and what != "begin":
+            fails = count + next(left)
+            raise away()
+
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call = await spool.create(script.opened)
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        await spool.seal(call, make_closed(1000))
+        upload = make_uploader(store, spool).take(call)
+        store.step = step
+        tries = await finish_at_last(upload)
+    assert tries > 5
+    assert store.uploads == {}
+    contents = [(key, number) for key, _, number, _ in store.sent]
+    # Only a part whose answer was lost may come twice.
+    assert len(contents) - len(set(contents)) <= tries
+
+
+async def test_lost_answer_to_the_last_request_makes_no_second_object(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    lost = []
+
+    def step(what: str) -> None:
+        if what == "complete" and store.written and store.written[-1] not in lost:
+            lost.append(store.written[-1])
+            raise away()
+
+    store.step = step
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+        for _ in range(2):
+            with pytest.raises(UploadError, match="reached"):
+                await upload.finish()
+        sent = len(store.sent)
+        call.release()
+        (call,) = await spool.adopt()
+        await make_uploader(store, spool).take(call).finish()
+    assert len(store.sent) == sent
+    assert len(store.written) == 3
+    assert store.uploads == {}
+
+
+async def test_upload_that_is_gone_is_begun_anew_at_once(tmp_path: Path) -> None:
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+        store.uploads.clear()
+        await upload.finish()
+    assert store.uploads == {}
+    assert len(store.objects) == 3
+
+
+async def test_upload_that_is_gone_again_and_again_is_tried_later(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+
+    def step(what: str) -> None:
+        if what == "complete":
+            store.uploads.clear()
+
+    store.step = step
+    async with running(tmp_path) as spool:
+        call, upload = await play(plain_script(), spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+        with pytest.raises(UploadGoneError):
+            await upload.finish()
+        store.step = lambda _: None
+        await upload.finish()
+    assert len(store.objects) == 3
+
+
+async def test_second_upload_is_given_up_if_the_first_became_the_object(
+    tmp_path: Path,
+) -> None:
+    """As when its answer was lost, and the lines that told of its parts as well."""
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call = await spool.create(script.opened)
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        await spool.seal(call, make_closed(1000))
+        expected = await stored_whole_locked(call, spool, {})
+        key = next(key for key in expected if key.endswith(".wav"))
+        upload = make_uploader(store, spool).take(call)
+
+        def step(what: str) -> None:
+            if what == "part":
+                (upload_id,) = store.uploads
+                del store.uploads[upload_id]
+                token = script.opened.session_id
+                store.objects[key] = Thing(expected[key], token, {})
+                store.step = lambda _: None
+
+        store.step = step
+        await upload.finish()
+    assert store.uploads == {}
+    assert store.contents() == expected
+
+
+# Names that are taken
+
+
+async def test_name_that_is_taken_costs_the_parts_but_no_upload_is_left(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+        expected = await stored_whole_locked(call, spool, {})
+        for key in expected:
+            store.objects[key] = Thing(b"another's", "another", {})
+        await upload.finish()
+    assert store.uploads == {}
+    assert len(store.objects) == 6
+    own = {key: data for key, data in store.contents().items() if key not in expected}
+    kinds = {key.rpartition(".")[2]: data for key, data in own.items()}
+    assert all("_2/" in key for key in own)
+    for key, data in expected.items():
+        kind = key.rpartition(".")[2]
+        assert store.objects[key].data == b"another's"
+        if kind != "json":
+            assert kinds[kind] == data
+
+
+# Killed
+
+
+@dataclass
+class Ends:
+    """Where two processes die: after so many steps, lines written or not."""
+
+    steps: tuple[int, int]
+    lines_survive: bool
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    """Calls whose gaps are known before what follows them is settled."""
+    mono = draw(st.booleans())
+    channels = ("internal",) if mono else ("internal", "external")
+    width = len(channels)
+    steps: list[bytes | Fact] = []
+    samples = 0
+    for _ in range(draw(st.integers(0, 7))):
+        length = draw(st.sampled_from([1, 20, 33, 64, 150]))
+        fill = draw(st.integers(0, 255))
+        steps.append(
+            bytes((fill + number * number) % 256 for number in range(length * width))
+        )
+        samples += length
+        if draw(st.integers(0, 3)) == 0:
+            steps.append(GapFact(GapKind.LOST, samples, draw(st.integers(0, 200))))
+    opened = make_opened(media=Media("PCMU", channels, 8000))
+    return Script(opened, steps)
+
+
+@settings(max_examples=60)
+@given(
+    script=scripts(),
+    ends=st.builds(
+        Ends, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.booleans()
+    ),
+    # At least as long as a header, which is known at the end only.
+    part_bytes=st.sampled_from([58, 64, 101, 400]),
+    encoding=st.sampled_from(Encoding),
+    layout=st.sampled_from(Layout),
+    cut=st.sampled_from(Gaps),
+)
+def test_killed_at_any_step_it_goes_on_in_the_next_process(
+    tmp_path_factory: pytest.TempPathFactory,
+    script: Script,
+    ends: Ends,
+    part_bytes: int,
+    encoding: Encoding,
+    layout: Layout,
+    cut: Gaps,
+) -> None:
+    """Exactly one object of each key with the right bytes, and no upload left."""
+    folder = tmp_path_factory.mktemp("spool") / "spool"
+    store = FakeS3(part_bytes)
+    changes: Changes = {"encoding": encoding, "layout": layout, "gaps": cut}
+    expected: dict[str, bytes] = {}
+    confirmed: set[tuple[str, str, int]] = set()
+
+    async def live() -> None:
+        async with running(folder) as spool:
+            with Mortal(store, Fuse(ends.steps[0])) as fuse:
+                fused: Any = FusedSpool(spool, fuse)
+                await play_and_finish(
+                    script, fused, make_uploader(store, fused, **changes)
+                )
+            await end(spool, ends)
+
+    async def go_on(step: int) -> None:
+        known = len(store.sent)
+        async with running(folder) as spool:
+            with Mortal(store, Fuse(step)) as fuse:
+                fused = FusedSpool(spool, fuse)
+                for call in await spool.adopt():
+                    confirmed.update(parts_of(call))
+                    await make_uploader(store, fused, **changes).take(call).finish()  # type: ignore[arg-type]
+            await end(spool, ends)
+        again = {each[:3] for each in store.sent[known:]}
+        assert again & confirmed == set()
+
+    async def all_of_it() -> None:
+        await live()
+        expected.update(await stored_whole(folder, **changes) or store.contents())
+        await go_on(ends.steps[1])
+        await go_on(0)
+        async with running(folder) as spool:
+            assert await spool.adopt() == []
+        assert entries(folder) <= {"aside"}
+
+    trio.run(all_of_it)
+    assert store.contents() == expected
+    assert len(store.written) == len(set(store.written))
+    # An upload of which no line was written is left to the bucket's lifecycle.
+    assert all(not upload.parts for upload in store.uploads.values())
+    assert len(store.uploads) <= 2
+
+
+def parts_of(call: SpooledCall) -> set[tuple[str, str, int]]:
+    return {
+        (key, upload.upload_id, number)
+        for key, upload in call.record.uploads.items()
+        for number in upload.parts
+    }
+
+
+class Mortal:
+    """A process that dies when the fuse blows, in whichever task that is."""
+
+    def __init__(self, store: FakeS3, fuse: Fuse) -> None:
+        self._store = store
+        self._fuse = fuse
+
+    def __enter__(self) -> Fuse:
+        self._store.step = lambda _: self._fuse.burn()
+        return self._fuse
+
+    def __exit__(self, kind: object, error: BaseException | None, at: object) -> bool:
+        self._store.step = lambda _: None
+        return isinstance(error, Killed) or (
+            isinstance(error, BaseExceptionGroup) and error.split(Killed)[1] is None
+        )
+
+
+async def end(spool: Spool, ends: Ends) -> None:
+    if ends.lines_survive:
+        await spool.flush()
+    for call in list(spool._calls.values()):
+        call.release()
+
+
+@settings(max_examples=40)
+@given(
+    lost=st.sets(st.integers(0, 80), max_size=12),
+    late_gap=st.none() | st.tuples(st.integers(0, 500), st.integers(1, 100)),
+)
+def test_store_that_loses_answers_ends_up_with_each_object_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    lost: set[int],
+    late_gap: tuple[int, int] | None,
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    if late_gap is not None:
+        script.steps.append(GapFact(GapKind.LOST, *late_gap))
+    count = itertools.count()
+
+    def step(what: str) -> None:
+        # An upload that was begun and never told of is left to the bucket.
+        if what != "begin" and next(count) in lost:
+            raise away()
+
+    async def all_of_it() -> None:
+        async with running(tmp_path_factory.mktemp("spool")) as spool:
+            store.step = step
+            call, upload = await play(
+                script, spool, make_uploader(store, spool), UploadError
+            )
+            store.step = lambda _: None
+            await spool.seal(call, make_closed(1000))
+            expected = await stored_whole_locked(call, spool, {})
+            store.step = step
+            await finish_at_last(upload)
+        assert store.contents() == expected
+        assert store.uploads == {}
+        assert len(store.written) == len(set(store.written)) == 3
+
+    trio.run(all_of_it)
