@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from audiohook.authentication import Authenticator
-from audiohook.call import CallDesk, Surroundings
+from audiohook.call import Surroundings
+from audiohook.desk import CallDesk
 from audiohook.errors import ConfigError, SpoolError
 from audiohook.ingest.listener import Listener
 from audiohook.ingest.pump import Pump
