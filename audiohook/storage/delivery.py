@@ -196,10 +196,12 @@ class Deliveries:
                 task_status.started()
                 while True:
                     entry = await self._next()
+                    finishes = entry.is_sealed
                     entry.is_busy, entry.progressed = True, False
                     self._active += 1
-                    self._live_active += not entry.is_sealed
-                    nursery.start_soon(self._deliver, entry, self._breaker.begin())
+                    self._live_active += not finishes
+                    attempt = self._breaker.begin()
+                    nursery.start_soon(self._deliver, entry, attempt, finishes)
         finally:
             for _, _, entry in (*self._ready, *self._waiting):
                 entry.call.release()
@@ -298,8 +300,7 @@ class Deliveries:
 
     # What comes of it
 
-    async def _deliver(self, entry: _Entry, attempt: int) -> None:
-        finishes = entry.is_sealed
+    async def _deliver(self, entry: _Entry, attempt: int, finishes: bool) -> None:
         error: Exception | None = None
         try:
             if finishes:

@@ -141,7 +141,6 @@ class PartsUpload:
         if upload is not None:
             await self._store.abort(self._key, upload.upload_id)
             self._spool.append(self._call, UploadDropped(self._key))
-            self._wrong.clear()
 
     @property
     def _open(self) -> OpenUpload | None:

@@ -326,10 +326,27 @@ async def test_call_that_is_released_is_forgotten(
 ) -> None:
     await hub.start(nursery)
     call = FakeCall("a")
-    hub.watch(call, lambda: 100)
+    looks = 0
+
+    def settled() -> int:
+        nonlocal looks
+        looks += 1
+        return 0
+
+    hub.watch(call, settled)
+    await trio.sleep(6)
     call.release()
     await trio.sleep(60)
-    assert hub.store.log == []
+    assert looks == 1
+    # Nor does one that is released when a part of it was to be sent next.
+    hub.store.work = a_second
+    for n in range(7):
+        call = FakeCall(f"live{n}", n)
+        hub.watch(call, lambda: 10)
+    await trio.sleep(5.5)
+    call.release()
+    await trio.sleep(30)
+    assert sorted(what for _, what in hub.store.log) == [f"live{n}.1" for n in range(6)]
 
 
 async def test_calls_that_end_go_before_parts_of_others(
@@ -348,6 +365,34 @@ async def test_calls_that_end_go_before_parts_of_others(
     assert len(hub.store.stored) >= 8
     await trio.sleep(1)
     assert len(hub.store.stored) == 12
+
+
+async def test_call_that_ends_while_it_waits_to_send_a_part_is_stored_once(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    hub.store.work = a_second
+    await hub.start(nursery)
+    for n in range(7):
+        call = FakeCall(f"live{n}", n)
+        hub.watch(call, lambda: 10)
+    await trio.sleep(5.5)
+    hub.add(call)
+    await trio.sleep(30)
+    assert hub.store.stored == ["live6"]
+    assert [what for _, what in hub.store.log].count("live6.1") == 0
+
+
+async def test_part_that_always_fails_is_tried_ever_less_often(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    async def work(what: str) -> None:
+        raise UploadError("odd")
+
+    hub.store.work = work
+    await hub.start(nursery)
+    hub.watch(FakeCall("a"), lambda: 15)
+    await trio.sleep(1000)
+    assert 8 < len(hub.store.log) < 14
 
 
 async def test_part_that_fails_is_tried_again(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from audiohook.errors import AudioHookError, SpoolError, UploadError, UploadGoneError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording import disk, wav
-from audiohook.recording.journal import GapFact, Media
+from audiohook.recording.journal import GapFact, Media, UploadBegun
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding
 from tests.recording.factory import entries, make_closed, make_opened, running
@@ -358,17 +358,22 @@ async def test_call_that_is_given_up_meanwhile_only_fails(tmp_path: Path) -> Non
 async def test_full_disk_keeps_its_room_for_the_call(tmp_path: Path) -> None:
     store = FakeS3()
     script = plain_script()
-    async with running(tmp_path, low_water_bytes=1 << 62) as spool:
-        spool._low_water_bytes = 0
+    seen: list[int] = []
+
+    def step(what: str) -> None:
+        facts = [line["fact"] for line in journal_of(tmp_path, script)]
+        seen.append(facts.count("part_stored"))
+
+    async with running(tmp_path) as spool:
         call, upload = await play(script, spool, make_uploader(store, spool))
-        await spool.flush()
-        noted = len(journal_of(tmp_path, script))
+        await spool.seal(call, make_closed(1000))
+        store.step = step
         spool._low_water_bytes = 1 << 62
         assert not spool.can_record
-        await spool.seal(call, make_closed(1000))
         await upload.finish()
         assert entries(tmp_path) == set()
-    assert noted > 40
+    # Four more were sent, and none was written down.
+    assert set(seen) == {44}
     assert len(store.objects) == 3
 
 
@@ -490,6 +495,76 @@ async def test_second_upload_is_given_up_if_the_first_became_the_object(
         await upload.finish()
     assert store.uploads == {}
     assert store.contents() == expected
+
+
+async def test_upload_that_cannot_be_written_down_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FakeS3()
+    async with running(tmp_path) as spool:
+        call = await spool.create(make_opened())
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        await spool.seal(call, make_closed(1000))
+        commit = spool.commit
+
+        async def refuse(call: SpooledCall, *facts: Fact) -> None:
+            if any(isinstance(fact, UploadBegun) for fact in facts):
+                raise SpoolError("bad sector")
+            await commit(call, *facts)
+
+        monkeypatch.setattr(spool, "commit", refuse)
+        with pytest.raises(SpoolError, match="bad sector"):
+            await make_uploader(store, spool).take(call).finish()
+    assert store.uploads == {}
+
+
+async def test_part_that_is_not_what_was_stored_is_sent_again(tmp_path: Path) -> None:
+    """As when a request that was given up for lost arrived after all."""
+    store = FakeS3()
+    script = plain_script()
+    async with running(tmp_path) as spool:
+        call, _ = await play(script, spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+        expected = await stored_whole_locked(call, spool, {})
+        call.release()
+        first, second = store.uploads.values()
+        first.parts[5] = first.parts[5][0], '"another"'
+        del second.parts[7]
+        sent = len(store.sent)
+        (call,) = await spool.adopt()
+        await make_uploader(store, spool).take(call).finish()
+    again = sorted((key[-3:], number) for key, _, number, _ in store.sent[sent:])
+    raw, wav = [("raw", n) for n in (1, 7, 16)], [("wav", n) for n in (1, 5, 32)]
+    assert again == raw + wav
+    assert store.contents() == expected
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_part_that_was_put_right_is_not_sent_a_third_time(
+    tmp_path: Path, gone: bool
+) -> None:
+    store = FakeS3()
+    script = plain_script()
+    script.steps.append(GapFact(GapKind.LOST, 400, 7))
+    async with running(tmp_path) as spool:
+        call, upload = await play(script, spool, make_uploader(store, spool))
+        await spool.seal(call, make_closed(1000))
+
+        def step(what: str) -> None:
+            if what == "complete":
+                store.step = lambda _: None
+                if gone:
+                    store.uploads.clear()
+                raise UploadGoneError("x") if gone else away()
+
+        store.step = step
+        if not gone:
+            with pytest.raises(UploadError):
+                await upload.finish()
+        sent = len(store.sent)
+        await upload.finish()
+    numbers = [number for key, _, number, _ in store.sent[sent:] if key[-3:] == "wav"]
+    assert len(numbers) == len(set(numbers)) + (8 if gone else 0)
 
 
 # Names that are taken
