@@ -109,6 +109,7 @@ class _Link:
     unread: bytearray = field(default_factory=bytearray)
     swallowing: bool = False
     swallowed: trio.Event = field(default_factory=trio.Event)
+    _answering: trio.Lock = field(default_factory=trio.Lock)
 
     async def read(self) -> bytes:
         if self.unread:
@@ -116,6 +117,12 @@ class _Link:
             self.unread.clear()
             return data
         return bytes(await self.client.receive_some(_BLOCK))
+
+    async def answer(self, data: bytes | bytearray) -> None:
+        # The client may have the end of one answer, and have asked again, before
+        # whoever sent it is told so.
+        async with self._answering:
+            await self.client.send_all(data)
 
 
 class FaultProxy:
@@ -219,10 +226,10 @@ class FaultProxy:
     async def _relay_answers(self, link: _Link, scope: trio.CancelScope) -> None:
         while data := await link.store.receive_some(_BLOCK):
             if not link.swallowing:
-                await link.client.send_all(data)
+                await link.answer(data)
             elif data.startswith(b"HTTP/1.1 100"):
                 # The client would not send its body without it.
-                await link.client.send_all(data)
+                await link.answer(data)
             else:
                 # SeaweedFS sends small answers in one go.
                 link.swallowed.set()
@@ -301,7 +308,7 @@ async def _pass_body(link: _Link, length: int, fault: Fault) -> bool:
 async def _answer(link: _Link, request: Request, length: int, answer: Answer) -> bool:
     """Answers in the store's stead, once the request is here."""
     if "expect" in request.headers:
-        await link.client.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await link.answer(b"HTTP/1.1 100 Continue\r\n\r\n")
     while length > 0:
         data = await link.read()
         if not data:
@@ -310,7 +317,7 @@ async def _answer(link: _Link, request: Request, length: int, answer: Answer) ->
     body = f"<Error><Code>{answer.code}</Code><Message>So be it.</Message></Error>"
     if request.method == "HEAD":
         body = ""
-    await link.client.send_all(
+    await link.answer(
         f"HTTP/1.1 {answer.status} Fault\r\nContent-Type: application/xml\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
     )

@@ -69,7 +69,7 @@ _LONGEST_SIGNATURE: Final = 7 * 24 * 60 * MINUTES
 _PUT_LIMIT_BYTES: Final = 8 * MIB
 _ABORT_DEADLINE: Final = 10 * SECONDS
 # Credentials that are refused are looked for again, but not all the time.
-_CLIENT_AGE: Final = 1 * MINUTES
+_CLIENT_AGE: Final = 10 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
