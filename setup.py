@@ -1,4 +1,4 @@
-"""Build of the two Cython modules; everything else is in pyproject.toml.
+"""Build of the Cython modules; everything else is in pyproject.toml.
 
 Switches, as environment variables:
 
@@ -16,10 +16,10 @@ DEBUG = os.environ.get("AUDIOHOOK_DEBUG_KERNEL") == "1"
 extensions = [
     Extension(
         f"audiohook.{name}",
-        [f"audiohook/{name}.pyx"],
+        [f"audiohook/{name.replace('.', '/')}.pyx"],
         extra_compile_args=["-O3", "-fno-strict-aliasing"],
     )
-    for name in ("_ulaw", "_divert")
+    for name in ("_ulaw", "_divert", "simulator.load._frames")
 ]
 
 setup(

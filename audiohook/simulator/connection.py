@@ -49,7 +49,7 @@ async def dial(options: CallOptions) -> trio.abc.Stream:
         ConfigError: The certificate file cannot be used.
     """
     endpoint = options.endpoint
-    context = _tls_context(options) if endpoint.secure else None
+    context = tls_context(options) if endpoint.secure else None
     where = f"{endpoint.host}:{endpoint.port}"
     try:
         with trio.fail_after(CONNECT_SECONDS):
@@ -206,7 +206,12 @@ async def _start_tls(
     return secured
 
 
-def _tls_context(options: CallOptions) -> ssl.SSLContext:
+def tls_context(options: CallOptions) -> ssl.SSLContext:
+    """Make the settings of TLS that the options ask for.
+
+    Raises:
+        ConfigError: The certificate file cannot be used.
+    """
     try:
         context = ssl.create_default_context(cafile=options.ca_file)
     except OSError as error:
