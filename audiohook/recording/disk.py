@@ -3,7 +3,8 @@
 Layout of a spool::
 
     <folder>/<session id>/journal.jsonl   facts, one a line; its lock owns the call
-                          audio.ulaw      channels interleaved, as received
+                          audio.ulaw      channels interleaved, as received; gone
+                                          once the store has all of the call
     <folder>/aside/<name>/reason.txt      what made no sense, kept for a person
 
 A call belongs to whoever holds the lock on its journal, so that several
@@ -123,12 +124,18 @@ class CallFiles:
         """Return the size of the audio file."""
         return os.fstat(self.audio_fd).st_size
 
+    def close_audio(self) -> None:
+        """Close the audio file alone; once is enough."""
+        if self.audio_fd >= 0:
+            os.close(self.audio_fd)
+        self.audio_fd = -1
+
     def close(self) -> None:
         """Close both files and so give up the lock; once is enough."""
-        for fd in (self.audio_fd, self.journal_fd):
-            if fd >= 0:
-                os.close(fd)
-        self.audio_fd = self.journal_fd = -1
+        self.close_audio()
+        if self.journal_fd >= 0:
+            os.close(self.journal_fd)
+        self.journal_fd = -1
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:
@@ -233,6 +240,20 @@ def reserve(fd: int, size_bytes: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def drop_audio(spool_fd: int, name: str) -> None:
+    """Unlink a call's audio; it need not be there.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    folder_fd = os.open(name, FOLDER_FLAGS, dir_fd=spool_fd)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(AUDIO, dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
+
+
 def remove(spool_fd: int, files: CallFiles) -> None:
     """Delete a call that is locked by us, and close its files.
 
@@ -312,7 +333,8 @@ class Syncer:
         os.close(self._fd)
 
     def _sync_call(self, call: CallFiles) -> None:
-        os.fdatasync(call.audio_fd)
+        if call.audio_fd >= 0:
+            os.fdatasync(call.audio_fd)
         os.fdatasync(call.journal_fd)
         if not call.entries_synced:
             folder_fd = os.open(call.name, FOLDER_FLAGS, dir_fd=self._fd)

@@ -16,10 +16,17 @@ import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from audiohook.protocol.timeline import Gap, GapKind, Timeline
+from audiohook.recording import transcripts
+from audiohook.recording.fields import Fields
 from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.transcripts import (
+    JobRecord,
+    TranscriptFact,
+    TranscriptPlanned,
+)
 from audiohook.recording.wav import Encoding
 
 if TYPE_CHECKING:
@@ -286,6 +293,14 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivered:
+    """The store has confirmed all of the call; only transcripts are missing.
+
+    From here on the audio in the spool is not needed any more.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Nothing is left to do; the call may leave the spool."""
 
@@ -301,68 +316,25 @@ Fact: TypeAlias = (
     | PartStored
     | UploadDropped
     | Stored
+    | Delivered
     | Done
+    | TranscriptFact
 )
 
 
-class _Fields:
-    """The fields of one JSON object, each taken with the type it must have."""
-
-    def __init__(self, value: object) -> None:
-        if not isinstance(value, dict):
-            raise ValueError("not an object")
-        self._fields: Mapping[str, Any] = value
-
-    def text(self, name: str) -> str:
-        value = self._fields.get(name)
-        if not isinstance(value, str):
-            raise ValueError(f"{name} is not a text")
-        return value
-
-    def optional_text(self, name: str) -> str | None:
-        return None if self._fields.get(name) is None else self.text(name)
-
-    def count(self, name: str) -> int:
-        value = self._fields.get(name)
-        if type(value) is not int or value < 0:
-            raise ValueError(f"{name} is not a whole number")
-        return value
-
-    def optional_count(self, name: str) -> int | None:
-        return None if self._fields.get(name) is None else self.count(name)
-
-    def flag(self, name: str) -> bool:
-        value = self._fields.get(name)
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} is neither true nor false")
-        return value
-
-    def items(self, name: str) -> list[object]:
-        value = self._fields.get(name)
-        if not isinstance(value, list):
-            raise ValueError(f"{name} is not a list")
-        return value
-
-    def nested(self, name: str) -> _Fields:
-        return _Fields(self._fields.get(name))
-
-    def anything(self, name: str) -> object:
-        return self._fields.get(name)
-
-
-def _read_media(fields: _Fields) -> Media:
+def _read_media(fields: Fields) -> Media:
     channels = tuple(str(channel) for channel in fields.items("channels"))
     return Media(fields.text("format"), channels, fields.count("rate"))
 
 
 def _read_predecessor(value: object) -> ContinuedSession:
-    fields = _Fields(value)
+    fields = Fields(value)
     return ContinuedSession(
         fields.text("id"), fields.count("serverseq"), fields.count("clientseq")
     )
 
 
-def _read_opened(fields: _Fields) -> Opened:
+def _read_opened(fields: Fields) -> Opened:
     party = fields.nested("participant")
     return Opened(
         session_id=fields.text("session_id"),
@@ -388,7 +360,7 @@ def _read_opened(fields: _Fields) -> Opened:
     )
 
 
-def _read_gap(fields: _Fields) -> GapFact:
+def _read_gap(fields: Fields) -> GapFact:
     return GapFact(
         GapKind(fields.text("kind")),
         fields.count("offset_samples"),
@@ -396,15 +368,15 @@ def _read_gap(fields: _Fields) -> GapFact:
     )
 
 
-def _read_language(fields: _Fields) -> LanguageFact:
+def _read_language(fields: Fields) -> LanguageFact:
     return LanguageFact(fields.text("language"), fields.count("offset_samples"))
 
 
-def _read_paused(fields: _Fields) -> PausedFact:
+def _read_paused(fields: Fields) -> PausedFact:
     return PausedFact(fields.flag("paused"), fields.count("offset_samples"))
 
 
-def _read_closed(fields: _Fields) -> ClosedFact:
+def _read_closed(fields: Fields) -> ClosedFact:
     return ClosedFact(
         reason=fields.text("reason"),
         stored_bytes=fields.count("stored_bytes"),
@@ -413,7 +385,7 @@ def _read_closed(fields: _Fields) -> ClosedFact:
     )
 
 
-def _read_planned(fields: _Fields) -> Planned:
+def _read_planned(fields: Fields) -> Planned:
     return Planned(
         name=fields.text("name"),
         prefix=fields.text("prefix"),
@@ -424,14 +396,14 @@ def _read_planned(fields: _Fields) -> Planned:
     )
 
 
-def _read_upload_begun(fields: _Fields) -> UploadBegun:
+def _read_upload_begun(fields: Fields) -> UploadBegun:
     part_bytes = fields.count("part_bytes")
     if part_bytes == 0:
         raise ValueError("parts of no bytes")
     return UploadBegun(fields.text("key"), fields.text("upload_id"), part_bytes)
 
 
-def _read_part_stored(fields: _Fields) -> PartStored:
+def _read_part_stored(fields: Fields) -> PartStored:
     return PartStored(
         key=fields.text("key"),
         number=fields.count("number"),
@@ -441,19 +413,23 @@ def _read_part_stored(fields: _Fields) -> PartStored:
     )
 
 
-def _read_upload_dropped(fields: _Fields) -> UploadDropped:
+def _read_upload_dropped(fields: Fields) -> UploadDropped:
     return UploadDropped(fields.text("key"))
 
 
-def _read_stored(fields: _Fields) -> Stored:
+def _read_stored(fields: Fields) -> Stored:
     return Stored(fields.text("key"), fields.count("size"), fields.text("sha256"))
 
 
-def _read_done(_fields: _Fields) -> Done:
+def _read_delivered(_fields: Fields) -> Delivered:
+    return Delivered()
+
+
+def _read_done(_fields: Fields) -> Done:
     return Done()
 
 
-_READERS: Final[Mapping[str, Callable[[_Fields], Fact]]] = {
+_READERS: Final[Mapping[str, Callable[[Fields], Fact]]] = {
     "opened": _read_opened,
     "gap": _read_gap,
     "language": _read_language,
@@ -464,7 +440,9 @@ _READERS: Final[Mapping[str, Callable[[_Fields], Fact]]] = {
     "part_stored": _read_part_stored,
     "upload_dropped": _read_upload_dropped,
     "stored": _read_stored,
+    "delivered": _read_delivered,
     "done": _read_done,
+    **transcripts.READERS,
 }
 _WORDS: Final[Mapping[type[Fact], str]] = {
     Opened: "opened",
@@ -477,7 +455,9 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     PartStored: "part_stored",
     UploadDropped: "upload_dropped",
     Stored: "stored",
+    Delivered: "delivered",
     Done: "done",
+    **transcripts.WORDS,
 }
 
 
@@ -526,7 +506,7 @@ def decode(line: bytes) -> Fact | None:
         value = json.loads(line)
     except RecursionError as exc:
         raise ValueError("JSON is nested too deeply") from exc
-    fields = _Fields(value)
+    fields = Fields(value)
     reader = _READERS.get(fields.text("fact"))
     return None if reader is None else reader(fields)
 
@@ -559,13 +539,17 @@ class CallRecord:
         planned: What to store; the last such fact counts.
         uploads: Uploads under way, by key.
         stored: What the store has confirmed, by key.
+        jobs: What is known of the transcripts, by the keys of the WAV files.
+        delivered: Whether the store has confirmed all but transcripts.
         done: Whether the call may leave the spool.
     """
 
     __slots__ = (
         "closed",
+        "delivered",
         "done",
         "gaps",
+        "jobs",
         "languages",
         "opened",
         "paused",
@@ -583,6 +567,8 @@ class CallRecord:
         self.planned: Planned | None = None
         self.uploads: dict[str, OpenUpload] = {}
         self.stored: dict[str, Stored] = {}
+        self.jobs: dict[str, JobRecord] = {}
+        self.delivered = False
         self.done = False
 
     @property
@@ -613,10 +599,16 @@ class CallRecord:
                 self.closed = fact
             case Planned():
                 self.planned = fact
+                # They were for files under another name.
+                self.jobs.clear()
+            case Delivered():
+                self.delivered = True
             case Done():
                 self.done = True
-            case _:
+            case UploadBegun() | PartStored() | UploadDropped() | Stored():
                 self._apply_to_object(fact)
+            case _:
+                self._apply_to_job(fact)
 
     def _apply_to_object(
         self, fact: UploadBegun | PartStored | UploadDropped | Stored
@@ -632,6 +624,13 @@ class CallRecord:
             case Stored(key):
                 self.uploads.pop(key, None)
                 self.stored[key] = fact
+
+    def _apply_to_job(self, fact: TranscriptFact) -> None:
+        job = self.jobs.get(fact.key)
+        if job is not None:
+            job.apply(fact)
+        elif isinstance(fact, TranscriptPlanned):
+            self.jobs[fact.key] = JobRecord(fact)
 
     def timeline(self) -> Timeline:
         """Place the gaps over the audio that is really there.

@@ -4,7 +4,8 @@ A leftover is one of four things: a call that nobody holds any more, which is
 locked and handed over; a call that another process holds, which is its own
 business; the remains of a call that never was or is already done, which are
 removed; or nonsense, which is moved to the folder ``aside`` together with the
-reason, for a person to look at. Nothing that holds audio is ever deleted here.
+reason, for a person to look at. Nothing that holds audio is ever deleted here,
+unless the journal says that the store has all of it.
 
 Blocking; called from threads.
 """
@@ -62,8 +63,9 @@ class Leftover:
     Attributes:
         files: Its files.
         record: Its journal, replayed.
-        audio_bytes: Size of the audio file.
-        last_write: When the audio last changed, in seconds since 1970.
+        audio_bytes: Size of the audio file; 0 for a call that is delivered.
+        last_write: When the audio, or else the journal, last changed, in seconds
+            since 1970.
     """
 
     files: disk.CallFiles
@@ -87,7 +89,13 @@ class Findings:
     unreachable: list[tuple[str, str]] = field(default_factory=list)
 
 
-def find(spool_fd: int, held: Collection[str], limit: int) -> Findings:
+def find(
+    spool_fd: int,
+    held: Collection[str],
+    limit: int,
+    delivered_limit: int,
+    passed_over: dict[str, bool],
+) -> Findings:
     """Look for calls that nobody holds, and lock them.
 
     No entry, whatever it is, keeps the others from being found.
@@ -95,20 +103,28 @@ def find(spool_fd: int, held: Collection[str], limit: int) -> Findings:
     Args:
         spool_fd: The spool's folder.
         held: Names not to look at, since this process holds them.
-        limit: No more calls than this; each keeps two files open.
+        limit: No more calls to be stored than this; each keeps two files open.
+        delivered_limit: No more calls than this that only wait for transcripts.
+        passed_over: Calls for which there was no room, and whether they only wait
+            for transcripts. It is kept from one look to the next, as a long queue
+            of a kind that is not wanted would have to be read each time.
 
     Raises:
         OSError: The spool itself cannot be listed.
     """
     findings = Findings()
-    for name in os.listdir(spool_fd):
-        if len(findings.calls) >= limit:
+    search = _Search({False: limit, True: delivered_limit}, passed_over)
+    names = os.listdir(spool_fd)
+    for name in passed_over.keys() - set(names):
+        del passed_over[name]
+    for name in names:
+        if not any(search.room.values()):
             break
-        if name in _NOT_OURS or name in held:
+        if name in _NOT_OURS or name in held or search.passes_over(name):
             continue
         try:
             call = _look(spool_fd, name)
-            if call is not None:
+            if call is not None and search.wants(call):
                 findings.calls.append(call)
         except _NonsenseError as exc:
             _put_away(spool_fd, name, str(exc), findings)
@@ -117,6 +133,35 @@ def find(spool_fd: int, held: Collection[str], limit: int) -> Findings:
             if exc.errno in _OUT_OF_FILES:
                 break
     return findings
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is still looked for.
+
+    Attributes:
+        room: How many more calls are wanted, by whether they are delivered.
+        passed_over: See `find`.
+    """
+
+    room: dict[bool, int]
+    passed_over: dict[str, bool]
+
+    def passes_over(self, name: str) -> bool:
+        """Tell whether a call is known to be of a kind that is not wanted."""
+        known = self.passed_over.get(name)
+        return known is not None and not self.room[known]
+
+    def wants(self, call: Leftover) -> bool:
+        """Tell whether a call is wanted; otherwise it is let go."""
+        delivered = call.record.delivered
+        if self.room[delivered]:
+            self.room[delivered] -= 1
+            self.passed_over.pop(call.files.name, None)
+            return True
+        self.passed_over[call.files.name] = delivered
+        call.files.close()
+        return False
 
 
 def _printable(name: str) -> str:
@@ -182,10 +227,22 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
         raise _NonsenseError("there is audio, but the journal has no first line")
     if record.done:
         return _Verdict.REMOVE
+    if record.delivered:
+        return _delivered(folder_fd, files, record)
     if audio_fd is None:
         raise _NonsenseError("the audio is missing")
     status = os.fstat(audio_fd)
     return Leftover(files, record, status.st_size, status.st_mtime)
+
+
+def _delivered(
+    folder_fd: int, files: disk.CallFiles, record: journal.CallRecord
+) -> Leftover:
+    """Take a call that waits for its transcripts, without its audio."""
+    files.close_audio()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(disk.AUDIO, dir_fd=folder_fd)
+    return Leftover(files, record, 0, os.fstat(files.journal_fd).st_mtime)
 
 
 def _compare(call: Leftover, *, unfinished: bool) -> Leftover | _Verdict:

@@ -95,6 +95,7 @@ class SpooledCall:
     """
 
     __slots__ = (
+        "_audio_dropped",
         "_idle",
         "_on_release",
         "_released",
@@ -122,6 +123,7 @@ class SpooledCall:
         # open, or their numbers might be given to other files.
         self._users = 0
         self._idle: trio.Event | None = None
+        self._audio_dropped = False
 
     @property
     def audio_fd(self) -> int:
@@ -187,10 +189,18 @@ class SpooledCall:
         """Undo one `hold`."""
         self._users -= 1
         if self._users == 0:
+            if self._audio_dropped:
+                self.files.close_audio()
             if self._idle is not None:
                 self._idle.set()
             elif self._released:
                 self.files.close()
+
+    def drop_audio(self) -> None:
+        """Close the audio file as soon as no thread is at it; for the spool only."""
+        self._audio_dropped = True
+        if self._users == 0:
+            self.files.close_audio()
 
     async def wait_alone(self) -> disk.CallFiles:
         """Give the call up, and wait for its threads; for the spool only.
@@ -260,6 +270,9 @@ class Spool:
         self._measured_at = -math.inf
         self._waiting_calls = 0
         self._faults = 0
+        # See `leftovers.find`; of use to one look at a time.
+        self._looking = trio.Lock()
+        self._passed_over: dict[str, bool] = {}
 
     @property
     def free_bytes(self) -> int:
@@ -270,6 +283,11 @@ class Spool:
         if self._running and trio.current_time() - self._measured_at > _FRESH:
             self._hurry_up()
         return self._free_bytes
+
+    @property
+    def passed_over_delivered(self) -> int:
+        """Calls that `adopt` found last to wait for transcripts, and had no room for."""
+        return sum(self._passed_over.values())
 
     @property
     def can_record(self) -> bool:
@@ -396,7 +414,9 @@ class Spool:
         await self._turn()
         return self.can_record
 
-    async def adopt(self, limit: int = _ADOPT_LIMIT) -> list[SpooledCall]:
+    async def adopt(
+        self, limit: int = _ADOPT_LIMIT, delivered_limit: int = _ADOPT_LIMIT
+    ) -> list[SpooledCall]:
         """Take over calls that no process holds any more.
 
         Those that were cut off are sealed as they are, marked incomplete; one
@@ -404,8 +424,11 @@ class Spool:
         the folder ``aside`` in the spool.
 
         Args:
-            limit: At most so many, since each keeps two files open. If as many
-                came, there may be more: ask again when these are finished.
+            limit: At most so many that are to be stored, since each keeps two
+                files open. If as many came, there may be more: ask again when
+                these are finished.
+            delivered_limit: The same for calls that are stored and only wait for
+                their transcripts; each keeps one file open.
 
         Returns:
             Sealed calls.
@@ -415,15 +438,18 @@ class Spool:
 
         *Cancellation:* All of them are given up again.
         """
-        self._check_running()
         try:
-            findings = await trio.to_thread.run_sync(
-                leftovers.find,
-                self._spool_fd,
-                frozenset(self._calls),
-                limit,
-                limiter=self._errands,
-            )
+            async with self._looking:
+                self._check_running()
+                findings = await trio.to_thread.run_sync(
+                    leftovers.find,
+                    self._spool_fd,
+                    frozenset(self._calls),
+                    limit,
+                    delivered_limit,
+                    self._passed_over,
+                    limiter=self._errands,
+                )
         except OSError as exc:
             raise spool_error(f"{self._folder} cannot be listed", exc) from exc
         for name, reason in findings.aside:
@@ -444,6 +470,31 @@ class Spool:
                 call.release()
             raise
         return [call for call, _ in adopted if not call.released]
+
+    async def drop_audio(self, call: SpooledCall) -> None:
+        """Delete the audio of a call, and keep the rest.
+
+        Args:
+            call: Its journal says on disk that the store has all of it.
+
+        Raises:
+            SpoolError: The disk refused, or the call is not delivered.
+
+        *Cancellation:* It may be deleted nevertheless.
+        """
+        self._check(call)
+        if not call.record.delivered:
+            raise SpoolError(f"the audio of call {call.folder.name} is still needed")
+        call.drop_audio()
+        try:
+            await trio.to_thread.run_sync(
+                disk.drop_audio,
+                self._spool_fd,
+                call.folder.name,
+                limiter=self._errands,
+            )
+        except OSError as exc:
+            raise spool_error(f"audio of call {call.folder.name}", exc) from exc
 
     async def remove(self, call: SpooledCall) -> None:
         """Delete a call from the spool, and give it up.
@@ -490,6 +541,9 @@ class Spool:
     ) -> None:
         """Seal a call that was cut off, or whose audio is shorter than was said."""
         closed = call.record.closed
+        if call.record.delivered:
+            # The audio is in the store, and here no longer.
+            return
         if closed is None:
             reason = "interrupted"
         elif found.audio_bytes < closed.stored_bytes:

@@ -53,6 +53,11 @@ class StoreFault(StrEnum):
     """Anything else."""
 
 
+def is_stores_own(error: UploadError) -> bool:
+    """Tell whether any other object would have met the same failure."""
+    return error.fault != StoreFault.OTHER
+
+
 class Blob(Protocol):
     """Bytes of a known number that can be read anywhere, from worker threads."""
 
@@ -155,6 +160,47 @@ class Store(Protocol):
 
 
 @runtime_checkable
+class ReadableStore(Store, Protocol):
+    """A store of which objects of any size can be read."""
+
+    async def size(self, key: str) -> int | None:
+        """Return the length of an object in bytes, ``None`` if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+
+    async def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return a stretch of an object; fewer bytes only at its end.
+
+        Args:
+            key: Which object.
+            offset: First byte.
+            length: Number of bytes, at least one; all of them are in memory.
+
+        Raises:
+            UploadError: The store did not do as asked, or there is no such object.
+        """
+
+
+@runtime_checkable
+class SigningStore(Store, Protocol):
+    """A store of which others can fetch an object, if we let them."""
+
+    async def presign(self, key: str, seconds: int) -> str:
+        """Sign an address from which anybody can fetch an object for a while.
+
+        Args:
+            key: Which object.
+            seconds: How long, up to seven days; it may end earlier, together with
+                the credentials that it is signed with.
+
+        Raises:
+            UploadError: There are no credentials.
+        """
+
+
+@runtime_checkable
 class MultipartStore(Store, Protocol):
     """A store that takes a large object in parts, in any order."""
 
@@ -190,6 +236,13 @@ class MultipartStore(Store, Protocol):
             UploadGoneError: There is no such upload.
             UploadError: The store did not do as asked.
             SpoolError: The blob cannot be read.
+        """
+
+    async def list_uploads(self, key: str) -> list[str]:
+        """List the ids of the uploads to a key that are under way, whosever they are.
+
+        Raises:
+            UploadError: The store did not do as asked.
         """
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:

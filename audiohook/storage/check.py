@@ -77,6 +77,7 @@ async def check_store(
         ("read it back", trial.read_back),
         ("leave it alone when another is written (If-None-Match)", trial.protect),
         ("upload an object in parts", trial.upload_in_parts),
+        ("list uploads that nobody has finished", trial.list_uploads),
         ("fetch it by a signed address", trial.fetch),
         ("delete both", trial.delete),
     ):
@@ -157,6 +158,16 @@ class _Trial:
             sha256=hashlib.sha256(self._data).hexdigest(),
             token=self._token,
         )
+
+    async def list_uploads(self) -> None:
+        try:
+            await self._store.list_uploads(self._parts_key)
+        except UploadError as error:
+            raise _FailedTrial(
+                f"{error}; without it, uploads that were begun as the service was"
+                " killed wait for the bucket's lifecycle rule",
+                advice=True,
+            ) from error
 
     async def fetch(self) -> None:
         url = await self._store.presign(self._key, _SIGNATURE_LIFE)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from audiohook.breaker import Breaker
 from audiohook.errors import SpoolError, UploadError
 from audiohook.logs import Limiter
-from audiohook.storage.breaker import Breaker, is_stores_own
+from audiohook.storage.base import is_stores_own
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,8 @@ class Deliveries:
         log: For lines about calls and the store.
         jitter: Returns numbers from 0 up to 1.
         live_interval: Seconds after which live calls are looked at again.
+        delivered: Called with each call that stays in the spool once it is stored,
+            as it waits for its transcripts; it owns the call from then on.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Deliveries:
         log: FilteringBoundLogger,
         jitter: Callable[[], float] = random.random,
         live_interval: float = _LIVE_INTERVAL,
+        delivered: Callable[[SpooledCall], None] | None = None,
     ) -> None:
         self._uploader = uploader
         self._metrics = metrics
@@ -132,7 +136,8 @@ class Deliveries:
         self._noise = Limiter(log)
         self._jitter = jitter
         self._live_interval = live_interval
-        self._breaker = Breaker(jitter)
+        self._delivered = delivered
+        self._breaker: Breaker[UploadError] = Breaker(jitter)
         self._order = itertools.count()
         self._ready: list[_ByAge] = []
         self._waiting: list[tuple[float, int, _Entry]] = []
@@ -302,9 +307,10 @@ class Deliveries:
 
     async def _deliver(self, entry: _Entry, attempt: int, finishes: bool) -> None:
         error: Exception | None = None
+        gone = True
         try:
             if finishes:
-                await entry.upload.finish()
+                gone = await entry.upload.finish()
             else:
                 await entry.upload.advance(entry.settled_bytes())
         except (UploadError, SpoolError) as exc:
@@ -321,10 +327,13 @@ class Deliveries:
             self._active -= 1
             self._live_active -= not finishes
         if isinstance(error, UploadError) and is_stores_own(error):
-            self._breaker.fail(attempt, error, trio.current_time())
+            now, lasting = trio.current_time(), not error.retryable
+            self._breaker.fail(attempt, error, now, lasting=lasting)
         self._breaker.end(attempt)
         if finishes:
             self._settle(entry, error)
+            if error is None and not gone:
+                self._hand_over(entry.call)
         elif entry.is_sealed:
             self._make_ready(entry)
         else:
@@ -341,6 +350,7 @@ class Deliveries:
         if error is None:
             self._stored += 1
             self._metrics.stored.inc()
+            self._tell_stored(entry.call)
             return
         pause = self._fail(entry, error)
         if self._breaker.is_open:
@@ -350,6 +360,12 @@ class Deliveries:
             due = trio.current_time() + pause
             heapq.heappush(self._waiting, (due, entry.order, entry))
             self._complain(entry, error, pause)
+
+    def _hand_over(self, call: SpooledCall) -> None:
+        if self._delivered is None:
+            call.release()
+        else:
+            self._delivered(call)
 
     def _settle_live(self, entry: _Entry, error: Exception | None) -> None:
         if error is None:
@@ -364,7 +380,7 @@ class Deliveries:
     def _fail(self, entry: _Entry, error: Exception) -> float:
         """Counts a failed try, and returns how long the call should wait now."""
         self._failures += 1
-        self._metrics.store_failures.inc()
+        self._metrics.store_failures.labels(_fault_of(error)).inc()
         if entry.progressed and isinstance(error, UploadError) and is_stores_own(error):
             entry.tries = 0
         pause = min(_FIRST_PAUSE * 2.0 ** min(entry.tries, 16), _LONGEST_PAUSE)
@@ -381,12 +397,24 @@ class Deliveries:
 
     # What is told
 
+    def _tell_stored(self, call: SpooledCall) -> None:
+        opened, planned = call.record.opened, call.record.planned
+        self._log.info(
+            "call_stored",
+            session=opened.session_id,
+            correlation=opened.correlation_id,
+            conversation=opened.conversation_id,
+            key=None if planned is None else planned.prefix + planned.name,
+        )
+
     def _complain(self, entry: _Entry, error: Exception, pause: float) -> None:
         known = isinstance(error, UploadError | SpoolError)
         self._noise.write(
             logging.WARNING,
             "call_not_stored",
             session=entry.call.record.opened.session_id,
+            correlation=entry.call.record.opened.correlation_id,
+            conversation=entry.call.record.opened.conversation_id,
             error=str(error) if known else "unexpected failure",
             again_in=round(pause, 1),
         )
@@ -410,3 +438,10 @@ class Deliveries:
             waiting=statistics.waiting,
             live=len(self._live),
         )
+
+
+def _fault_of(error: Exception) -> str:
+    """Returns the word by which a failure is counted."""
+    if isinstance(error, UploadError):
+        return str(error.fault)
+    return "disk" if isinstance(error, SpoolError) else "unexpected"

@@ -113,6 +113,28 @@ class FolderStore:
         """
         return await self._run(key, partial(_read, self._root, key))
 
+    async def size(self, key: str) -> int | None:
+        """Return the length of an object in bytes, ``None`` if there is none.
+
+        Raises:
+            UploadError: It is no plain file, or cannot be looked at.
+        """
+        return await self._run(key, partial(_size, self._root, key))
+
+    async def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return a stretch of an object; fewer bytes only at its end.
+
+        Args:
+            key: Which object.
+            offset: First byte.
+            length: Number of bytes, all of which are in memory.
+
+        Raises:
+            UploadError: It cannot be read, or there is none.
+        """
+        work = partial(_read_range, self._root, key, offset, length)
+        return await self._run(key, work)
+
     async def sweep(self) -> int:
         """Delete temporary files that dead processes left a day ago or earlier.
 
@@ -172,6 +194,23 @@ def _read(root: Path, key: str) -> bytes | None:
     if len(data) > READ_LIMIT_BYTES:
         raise UploadError(f"{root / key}: too large to be read", retryable=False)
     return data
+
+
+def _size(root: Path, key: str) -> int | None:
+    try:
+        fd = _open_plain(root / key)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def _read_range(root: Path, key: str, offset: int, length: int) -> bytes:
+    with os.fdopen(_open_plain(root / key), "rb") as stream:
+        stream.seek(offset)
+        return stream.read(length)
 
 
 def _compare(path: Path, key: str, blob: Blob) -> StoredObject | None:

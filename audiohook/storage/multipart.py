@@ -74,6 +74,12 @@ class PartsUpload:
         self._survey: Survey | None = None
         self._wrong: set[int] = set()
         self._begun_anew = False
+        self._begun_in_vain = False
+
+    @property
+    def begun_in_vain(self) -> bool:
+        """Whether an upload was to begin and we have not been told its id."""
+        return self._begun_in_vain
 
     @property
     def next_span(self) -> Span:
@@ -142,15 +148,40 @@ class PartsUpload:
             await self._store.abort(self._key, upload.upload_id)
             self._spool.append(self._call, UploadDropped(self._key))
 
+    async def drop_strays(self) -> None:
+        """Give up uploads to the key which began without our coming to know their ids.
+
+        The answer was lost, or the process was killed before the journal had it; so
+        they have no parts. One that has is left alone: until names are decided,
+        another session may be at the same key. If that has only just begun, nothing
+        but that is lost: it begins anew.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+        known = self._open
+        for upload_id in await self._store.list_uploads(self._key):
+            if known is not None and upload_id == known.upload_id:
+                continue
+            with contextlib.suppress(UploadGoneError):
+                if not await self._store.list_parts(self._key, upload_id):
+                    await self._store.abort(self._key, upload_id)
+
     @property
     def _open(self) -> OpenUpload | None:
         return self._call.record.uploads.get(self._key)
 
     async def _begin(self, metadata: Mapping[str, str]) -> OpenUpload:
         token = self._call.record.opened.session_id
-        upload_id = await self._store.begin(self._key, metadata=metadata, token=token)
-        # On disk before any part goes, since an upload that nobody knows of is
-        # left to the bucket's lifecycle.
+        try:
+            upload_id = await self._store.begin(
+                self._key, metadata=metadata, token=token
+            )
+        except UploadError:
+            self._begun_in_vain = True
+            raise
+        # On disk before any part goes, since an upload with parts that nobody knows
+        # of is left to the bucket's lifecycle.
         begun = UploadBegun(self._key, upload_id, self._part_bytes)
         try:
             await self._spool.commit(self._call, begun)

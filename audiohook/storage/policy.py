@@ -23,7 +23,8 @@ def iam_policy(
 ) -> dict[str, object]:
     """Make the least that a role has to be allowed.
 
-    Recordings cannot be deleted with it, nor the bucket listed.
+    Recordings cannot be deleted with it, nor the bucket listed, but for uploads that
+    are under way; for these Amazon has no permission that ends at a prefix.
 
     Args:
         bucket: Its name, or the ARN of an access point.
@@ -45,6 +46,14 @@ def iam_policy(
             "Effect": "Allow",
             "Action": actions,
             "Resource": f"{objects}*",
+        },
+        {
+            "Sid": "FindUploadsNobodyKnowsOf",
+            "Effect": "Allow",
+            "Action": "s3:ListBucketMultipartUploads",
+            "Resource": bucket
+            if bucket.startswith("arn:")
+            else f"arn:aws:s3:::{bucket}",
         },
         {
             "Sid": "DeleteWhatTheCheckMade",

@@ -203,6 +203,42 @@ class S3Store:
             raise UploadError(f"{key}: too large to be read", retryable=False)
         return data
 
+    async def size(self, key: str) -> int | None:
+        """Return the length of an object in bytes, ``None`` if there is none.
+
+        Raises:
+            UploadError: As for `head`.
+        """
+        found = await self.head(key)
+        return None if found is None else found.size
+
+    async def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Return a stretch of an object; fewer bytes only at its end.
+
+        Args:
+            key: Which object.
+            offset: First byte; there must be one there.
+            length: Number of bytes, at least one; all of them are in memory.
+
+        Raises:
+            UploadError: The store did not do as asked, or there is no such object.
+        """
+        check_key(key)
+
+        def fetch(client: S3Client) -> bytes:
+            found = client.get_object(
+                Bucket=self._bucket,
+                Key=key,
+                Range=f"bytes={offset}-{offset + length - 1}",
+                **self._common,
+            )
+            try:
+                return found["Body"].read(length)
+            finally:
+                found["Body"].close()
+
+        return await self._call("GetObject", key, fetch)
+
     async def head(self, key: str) -> Found | None:
         """Say what is under a key, ``None`` if nothing is.
 
@@ -314,6 +350,25 @@ class S3Store:
         return await self._send_part(
             key, upload_id, number, partial(load, blob, 0, blob.size_bytes, key=key)
         )
+
+    async def list_uploads(self, key: str) -> list[str]:
+        """List the ids of the uploads to a key that are under way, whosever they are.
+
+        Raises:
+            UploadError: The store did not do as asked. A role may be for writing
+                only.
+        """
+        check_key(key)
+
+        def list_all(client: S3Client) -> list[str]:
+            # Keys that only begin so come after it, and no key has a page of them.
+            page = client.list_multipart_uploads(
+                Bucket=self._bucket, Prefix=key, **self._common
+            )
+            listed = page.get("Uploads", [])
+            return [each["UploadId"] for each in listed if each["Key"] == key]
+
+        return await self._call("ListMultipartUploads", key, list_all)
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         """List the parts that are stored, by their numbers.

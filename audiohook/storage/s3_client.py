@@ -91,6 +91,19 @@ class PartListing(TypedDict):
     NextPartNumberMarker: NotRequired[int]
 
 
+class ListedUpload(TypedDict):
+    """An upload under way as the store lists it."""
+
+    Key: str
+    UploadId: str
+
+
+class UploadListing(TypedDict):
+    """One page of uploads, by their keys."""
+
+    Uploads: NotRequired[list[ListedUpload]]
+
+
 class BegunUpload(TypedDict):
     """Answer to the begin of an upload."""
 
@@ -198,6 +211,11 @@ class S3Client(Protocol):
         **options: str,
     ) -> PartListing:
         """List parts with greater numbers."""
+
+    def list_multipart_uploads(
+        self, *, Bucket: str, Prefix: str, **options: str
+    ) -> UploadListing:
+        """List uploads under way to keys that begin so."""
 
     def complete_multipart_upload(
         self,

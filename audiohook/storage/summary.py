@@ -11,7 +11,7 @@ from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from audiohook.recording.journal import (
         CallRecord,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Stored,
     )
     from audiohook.recording.render import Rendering
+    from audiohook.recording.transcripts import JobRecord
 
 SCHEMA_VERSION: Final = 1
 
@@ -46,9 +47,9 @@ def recording_name(opened: Opened) -> str:
 
 def summarize(
     record: CallRecord,
-    wavs: Mapping[str, Rendering],
+    wavs: Sequence[Rendering],
     plan: Planned,
-    objects: list[Stored],
+    objects: Sequence[Stored],
 ) -> bytes:
     """Make a call's JSON. It depends on the journal alone, to the last byte.
 
@@ -57,7 +58,7 @@ def summarize(
 
     Args:
         record: The call, closed.
-        wavs: Its WAV files, by what is added to their names.
+        wavs: Its WAV files.
         plan: How it is stored.
         objects: What was stored of it.
 
@@ -109,6 +110,7 @@ def summarize(
             {"key": each.key, "bytes": each.size, "sha256": each.sha256}
             for each in objects
         ],
+        "transcripts": [_transcript(job) for job in record.jobs.values()],
         "continuedSessions": [
             {"id": each.id, "serverseq": each.serverseq, "clientseq": each.clientseq}
             for each in opened.continued_sessions
@@ -121,7 +123,7 @@ def summarize(
         return (json.dumps(summary, indent=2) + "\n").encode()
 
 
-def metadata(record: CallRecord, wavs: Mapping[str, Rendering]) -> dict[str, str]:
+def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
     """Describe a call in the names that users of buckets know.
 
     Metadata is ASCII and short; what does not fit is in the call's JSON, whole.
@@ -174,9 +176,24 @@ def _seconds(samples: int) -> float:
     return samples / SAMPLE_RATE_HZ
 
 
-def _duration(wavs: Mapping[str, Rendering]) -> float:
+def _duration(wavs: Sequence[Rendering]) -> float:
     """Seconds of a call's files, which are all of one length."""
-    return _seconds(next(iter(wavs.values())).frames)
+    return _seconds(wavs[0].frames)
+
+
+def _transcript(job: JobRecord) -> dict[str, object]:
+    stored = job.stored
+    return {
+        "audio": job.planned.key,
+        "id": job.current if stored is None else stored.transcript_id,
+        "status": job.status,
+        "reason": job.reason,
+        "model": None if stored is None else stored.model,
+        "objects": [
+            {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+            for each in (() if stored is None else stored.objects)
+        ],
+    }
 
 
 def _gaps(record: CallRecord) -> list[dict[str, object]]:

@@ -10,25 +10,28 @@ left to do when it ends does not depend on how long it was.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import Timeline
-from audiohook.recording.journal import Done, Planned, Stored
-from audiohook.recording.render import renderings
-from audiohook.storage.base import BytesBlob, MultipartStore
+from audiohook.recording.journal import Delivered, Done, Planned, Stored
+from audiohook.storage import call_json
+from audiohook.storage.base import MultipartStore
+from audiohook.storage.layout import raw_key, wav_files
 from audiohook.storage.multipart import PartsUpload
-from audiohook.storage.summary import metadata, recording_name, session_of, summarize
+from audiohook.storage.summary import metadata, recording_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from audiohook.recording.render import AudioReader, Gaps, Layout, Rendering
+    from audiohook.recording.render import Gaps, Layout, Rendering
     from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.transcripts import TranscriptPlanned
     from audiohook.recording.wav import Encoding
     from audiohook.storage.base import Blob, Store, StoredObject
 
@@ -40,6 +43,13 @@ _NUMBER: Final = re.compile(r"_([0-9]{1,3})\Z")
 _BYTES_PER_BYTE: Final = 2
 # Each reading of a whole object keeps a core busy.
 _READINGS: Final = 2
+
+
+PlanTranscripts: TypeAlias = (
+    "Callable[[SpooledCall, Mapping[str, Rendering]],"
+    " Awaitable[Sequence[TranscriptPlanned]]]"
+)
+"""Decides on the transcripts of a call, given its WAV files by their keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,8 @@ class Uploader:
         keep_raw: Whether the audio as received is stored beside the WAV.
         part_bytes: Size of the first part of an upload; at least what the store
             asks for.
+        plan_transcripts: Decides on transcripts once all audio of a call is
+            stored; without it there are none.
     """
 
     def __init__(
@@ -85,9 +97,11 @@ class Uploader:
         gaps: Gaps,
         keep_raw: bool,
         part_bytes: int = 0,
+        plan_transcripts: PlanTranscripts | None = None,
     ) -> None:
         self.store = store
         self.spool = spool
+        self.plan_transcripts = plan_transcripts
         self._prefix = prefix
         self._encoding = encoding
         self._layout = layout
@@ -159,6 +173,8 @@ class CallUpload:
         self._call = call
         self._confirmed = confirmed
         self._uploads: dict[str, PartsUpload] = {}
+        # Another process may have been at it, and been killed at any time.
+        self._taken_over = call.record.planned is not None
         # When `ready` has to look again.
         self._look_bytes = 0
         self._gaps_seen = 0
@@ -220,15 +236,19 @@ class CallUpload:
         samples = audio.size_bytes // call.record.frame_bytes
         # A gap beyond would be taken for one that follows at once.
         gaps = [gap for gap in call.record.gaps if gap.offset_samples <= samples]
-        wavs = _wavs(call, audio, Timeline(gaps=gaps), plan)
+        wavs = wav_files(call.record, audio, Timeline(gaps=gaps), plan)
         return _objects(call, plan, wavs, audio, is_whole=False)
 
     # Once it is over
 
-    async def finish(self) -> None:
-        """Store all of a sealed call and remove it from the spool.
+    async def finish(self) -> bool:
+        """Store all of a sealed call, and remove from the spool what is not needed.
 
         Whatever an earlier attempt has done is not done again.
+
+        Returns:
+            Whether the call has left the spool; otherwise it waits there for its
+            transcripts, without its audio.
 
         Raises:
             UploadError: The store did not do as asked; try again later.
@@ -241,11 +261,18 @@ class CallUpload:
         if call.record.closed is None:
             raise SpoolError(f"call {call.folder.name} is not sealed")
         if not call.record.done:
-            await self._store_all()
+            if not call.record.delivered:
+                await self._store_all()
             # On disk before anything is deleted, or a crash could leave a call
             # without audio that looks as if it had never been stored.
+            if not all(job.is_final for job in call.record.jobs.values()):
+                if not call.record.delivered:
+                    await self._spool.commit(call, Delivered())
+                await self._spool.drop_audio(call)
+                return False
             await self._spool.commit(call, Done())
         await self._spool.remove(call)
+        return True
 
     async def _store_all(self) -> None:
         plan = self._uploader.plan(self._call)
@@ -264,17 +291,26 @@ class CallUpload:
 
     async def _store_objects(self, plan: Planned) -> None:
         call = self._call
-        wavs = _wavs(call, call, call.record.timeline(), plan)
+        wavs = wav_files(call.record, call, call.record.timeline(), plan)
         objects = _objects(call, plan, wavs, call, is_whole=True)
         # Uploads under a name that turned out to be taken.
         for key in call.record.uploads.keys() - {each.key for each in objects}:
             await self._drop_upload(key)
         stored = [await self._store_object(each) for each in objects]
+        await self._plan_transcripts(wavs)
         # Last, so that where it is, all the rest is.
-        key = f"{plan.prefix}{plan.name}/call.json"
-        if key not in call.record.stored:
-            summary = summarize(call.record, wavs, plan, stored)
-            await self._store_summary(key, summary, metadata(call.record, wavs))
+        store, spool = self._store, self._spool
+        files = list(wavs.values())
+        if await call_json.write(store, spool, call, plan, files, stored):
+            self._confirmed()
+        await self._drop_strays(objects)
+
+    async def _plan_transcripts(self, wavs: Mapping[str, Rendering]) -> None:
+        plan, call = self._uploader.plan_transcripts, self._call
+        # Once the JSON tells of them they stay as they are.
+        if plan is not None and not call.record.jobs:
+            for fact in await plan(call, wavs):
+                self._spool.append(call, fact)
 
     async def _store_object(self, each: _Object) -> Stored:
         known = self._call.record.stored.get(each.key)
@@ -285,36 +321,29 @@ class CallUpload:
             return self._note(await upload.finish(each.blob, each.about))
         # One may have begun before the audio came to be shorter than it was.
         await self._drop_upload(each.key)
+        token = self._call.record.opened.session_id
         return self._note(
-            await self._store.put(
-                each.key, each.blob, metadata=each.about, token=self._token
-            )
+            await self._store.put(each.key, each.blob, metadata=each.about, token=token)
         )
 
-    async def _store_summary(
-        self, key: str, summary: bytes, about: Mapping[str, str]
-    ) -> None:
-        """Store the JSON; one of this session may be replaced, no other."""
-        blob, token = BytesBlob(summary), self._token
-        try:
-            confirmed = await self._store.put(key, blob, metadata=about, token=token)
-        except KeyExistsError:
-            if session_of(await self._store.read(key)) != token:
-                raise
-            confirmed = await self._store.replace(
-                key, blob, metadata=about, token=token
-            )
-        self._note(confirmed)
+    async def _drop_strays(self, objects: Sequence[_Object]) -> None:
+        """Give up uploads that nobody knows of, as far as the store lets us."""
+        for each in objects:
+            upload = self._upload_of(each.key)
+            if (
+                upload is not None
+                and (self._taken_over or upload.begun_in_vain)
+                and each.blob.size_bytes > upload.first_bytes
+            ):
+                # What is left is up to the bucket's lifecycle.
+                with contextlib.suppress(UploadError):
+                    await upload.drop_strays()
 
     def _note(self, stored: StoredObject) -> Stored:
         self._confirmed()
         fact = Stored(stored.key, stored.size, stored.sha256)
         self._spool.append(self._call, fact)
         return fact
-
-    @property
-    def _token(self) -> str:
-        return self._call.record.opened.session_id
 
     def _upload_of(self, key: str) -> PartsUpload | None:
         known = self._uploads.get(key)
@@ -353,19 +382,6 @@ class _Settled:
         return self._call.read_at(offset, min(length, self._size_bytes - offset))
 
 
-def _wavs(
-    call: SpooledCall, audio: AudioReader, timeline: Timeline, plan: Planned
-) -> dict[str, Rendering]:
-    return renderings(
-        audio,
-        timeline,
-        channel_names=call.record.opened.media.channels,
-        encoding=plan.encoding,
-        layout=plan.layout,
-        gaps=plan.gaps,
-    )
-
-
 def _objects(
     call: SpooledCall,
     plan: Planned,
@@ -379,22 +395,19 @@ def _objects(
     Args:
         call: It.
         plan: What is to be stored of it.
-        wavs: Its WAV files, by what is added to their names.
+        wavs: Its WAV files, by their keys.
         audio: Its audio.
         is_whole: Whether both are final.
     """
-    name = plan.name
-    start = f"{plan.prefix}{name}/audio/{name}"
-    about = metadata(call.record, wavs)
-    about_wav = {**about, "converted": "true", "original-file": f"{name}.raw"}
+    about = metadata(call.record, list(wavs.values()))
+    about_wav = {**about, "converted": "true", "original-file": f"{plan.name}.raw"}
     objects = []
-    for suffix, wav in wavs.items():
+    for key, wav in wavs.items():
         # The last byte may be one of padding, which moves as the file grows.
         final_bytes = wav.size_bytes if is_whole else wav.size_bytes - 1
-        key = f"{start}{suffix}.wav"
         objects.append(_Object(key, wav, final_bytes, about_wav))
     if plan.keep_raw:
-        objects.append(_Object(f"{start}.raw", audio, audio.size_bytes, about))
+        objects.append(_Object(raw_key(plan), audio, audio.size_bytes, about))
     return objects
 
 

@@ -999,7 +999,7 @@ def test_journal_of_monstrous_size_is_not_read(tmp_path: Path) -> None:
     os.truncate(folder / disk.JOURNAL, leftovers.JOURNAL_LIMIT_BYTES + 1)
     spool_fd = disk.open_spool(tmp_path)
     try:
-        findings = leftovers.find(spool_fd, (), 10)
+        findings = leftovers.find(spool_fd, (), 10, 10, {})
     finally:
         os.close(spool_fd)
     assert [name for name, _ in findings.aside] == [folder.name]

@@ -123,6 +123,11 @@ class FakeS3:
         self.step("part")
         return Part(number, len(data), etag, _crc32(data))
 
+    async def list_uploads(self, key: str) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        self.step("list uploads")
+        return [name for name, each in self.uploads.items() if each.key == key]
+
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         await trio.lowlevel.checkpoint()
         self.step("list")

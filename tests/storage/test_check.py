@@ -28,6 +28,7 @@ TRIALS = [
     "read it back",
     "leave it alone when another is written (If-None-Match)",
     "upload an object in parts",
+    "list uploads that nobody has finished",
     "fetch it by a signed address",
     "delete both",
 ]
@@ -75,6 +76,10 @@ class Bucket:
         self._try("put_part")
         self.parts[number] = blob.read_at(0, blob.size_bytes)
         return Part(number, blob.size_bytes, "etag", "")
+
+    async def list_uploads(self, key: str) -> list[str]:
+        self._try("list_uploads")
+        return []
 
     async def list_parts(self, key: str, upload_id: str) -> list[Part]:
         parts = {} if self.lists_nothing else self.parts
@@ -144,7 +149,7 @@ async def test_names_are_new_each_time_and_below_the_prefix() -> None:
         (Bucket(fails="put_part"), 3, "no put_part today"),
         (Bucket(lists_nothing=True), 3, "does not list"),
         (Bucket(fails="abort"), 3, "no abort today"),
-        (Bucket(fails="presign"), 4, "no presign today"),
+        (Bucket(fails="presign"), 5, "no presign today"),
     ],
 )
 async def test_one_fault_is_found_and_the_rest_is_tried(
@@ -170,6 +175,12 @@ async def test_store_that_overwrites_is_warned_of_and_its_object_restored() -> N
     assert "in spite of If-None-Match" in found[2].mend
 
 
+async def test_permission_to_list_uploads_may_be_missing() -> None:
+    found = await verdicts(Bucket(fails="list_uploads"))
+    assert all(each.ok for each in found)
+    assert "no list_uploads today; without it" in found[4].mend
+
+
 async def test_object_that_cannot_be_deleted_is_named() -> None:
     bucket = Bucket(fails="delete")
     last = (await verdicts(bucket))[-1]
@@ -193,7 +204,7 @@ async def test_signed_address_that_does_not_work_is_found(
             raise response
         return response
 
-    found = (await verdicts(Bucket(), httpx.MockTransport(answer)))[4]
+    found = (await verdicts(Bucket(), httpx.MockTransport(answer)))[5]
     assert not found.ok
     assert mend in found.mend
     assert "bucket.s3.example.com" in found.mend
@@ -209,7 +220,7 @@ async def test_address_that_only_we_can_reach_is_warned_of(
         return f"http://{host}:8333/{key}"
 
     monkeypatch.setattr(Bucket, "presign", presign)
-    found = (await verdicts(Bucket()))[4]
+    found = (await verdicts(Bucket()))[5]
     assert found.ok
     assert "AssemblyAI cannot" in found.mend
 
@@ -219,7 +230,7 @@ async def test_real_store_passes(s3: S3Store) -> None:
     async with httpx.AsyncClient() as http:
         found = [each async for each in check_store(s3, "calls/", http=http)]
     assert [(each.ok, each.what) for each in found] == [(True, what) for what in TRIALS]
-    assert [each.what for each in found if each.mend] == [TRIALS[4]]
+    assert [each.what for each in found if each.mend] == [TRIALS[5]]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -38,6 +39,7 @@ async def for_ever(_what: str) -> None:
 @dataclass
 class Record:
     opened: Any
+    planned: Any = None
 
 
 class FakeCall:
@@ -127,9 +129,10 @@ class Hub:
 
     def __init__(self, store: FakeStore) -> None:
         self.store = store
+        self.metrics = Metrics()
         self.deliveries = Deliveries(
             cast("Uploader", store),
-            metrics=Metrics(),
+            metrics=self.metrics,
             log=structlog.get_logger("test"),
             jitter=lambda: 1.0,
             live_interval=5.0,
@@ -207,7 +210,11 @@ async def test_unexpected_failure_is_told_and_tried_again(
     hub.add(FakeCall("a"))
     await trio.sleep(2)
     assert hub.store.stored == ["a"]
-    assert [line["event"] for line in lines] == ["delivery_failed", "call_not_stored"]
+    assert [line["event"] for line in lines] == [
+        "delivery_failed",
+        "call_not_stored",
+        "call_stored",
+    ]
 
 
 async def test_dead_store_is_asked_by_one_call_at_a_time(
@@ -244,7 +251,8 @@ async def test_dead_store_is_asked_by_one_call_at_a_time(
     await trio.sleep(60)
     assert len(hub.store.stored) == 900
     assert hub.deliveries.statistics().fault is None
-    assert lines[-1]["event"] == "store_works_again"
+    told = [line["event"] for line in lines if line["event"] == "store_works_again"]
+    assert len(told) == 1
     # But for the one that was the trial, in order of their age.
     order = [what for _, what in hub.store.log][9:]
     ages = [int(what) % 60 for what in order]
@@ -490,3 +498,47 @@ async def test_trouble_of_one_part_in_a_long_call_does_not_make_the_pause_grow(
     hub.add(FakeCall("a"))
     await trio.sleep(60)
     assert len(store.log) > 50
+
+
+async def test_stored_call_is_told_with_its_ids(
+    hub: Hub, nursery: trio.Nursery, lines: list[Any], autojump_clock: object
+) -> None:
+    await hub.start(nursery)
+    call = FakeCall("a")
+    call.record.planned = SimpleNamespace(prefix="calls/", name="a-name")
+    hub.add(call)
+    await hub.deliveries.wait_settled()
+    (line,) = [line for line in lines if line["event"] == "call_stored"]
+    opened = call.record.opened
+    assert line["session"] == opened.session_id
+    assert line["correlation"] == opened.correlation_id
+    assert line["conversation"] == opened.conversation_id
+    assert line["key"] == "calls/a-name"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (UploadError("x", fault="denied"), "denied"),
+        (UploadError("x"), "other"),
+        (SpoolError("x"), "disk"),
+        (ValueError("x"), "unexpected"),
+    ],
+)
+async def test_failures_are_counted_by_fault(
+    hub: Hub,
+    nursery: trio.Nursery,
+    error: Exception,
+    word: str,
+    autojump_clock: object,
+) -> None:
+    await hub.start(nursery)
+
+    async def fail(_what: str) -> None:
+        raise error
+
+    hub.store.work = fail
+    hub.add(FakeCall("a"))
+    await hub.deliveries.wait_settled()
+    value = hub.metrics.registry.get_sample_value
+    assert value("audiohook_store_failures_total", {"fault": word}) == 1

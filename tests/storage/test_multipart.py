@@ -21,6 +21,7 @@ from audiohook.recording import disk, wav
 from audiohook.recording.journal import GapFact, Media, UploadBegun
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding
+from audiohook.storage.base import BytesBlob
 from tests.recording.factory import entries, make_closed, make_opened, running
 from tests.storage.fake_s3 import FakeS3, Thing, away
 from tests.storage.test_upload import (
@@ -437,6 +438,119 @@ async def test_lost_answer_to_the_last_request_makes_no_second_object(
     assert store.uploads == {}
 
 
+async def test_upload_of_which_we_were_never_told_is_given_up(tmp_path: Path) -> None:
+    store = FakeS3()
+    begun = itertools.count()
+
+    def step(what: str) -> None:
+        # Before and after each of four; the answers to the first two are lost.
+        if what == "begin" and next(begun) in {1, 3}:
+            raise away()
+
+    store.step = step
+    async with running(tmp_path) as spool:
+        script = plain_script()
+        call, upload = await play(
+            script, spool, make_uploader(store, spool), UploadError
+        )
+        assert len(store.uploads) == 4
+        await spool.seal(call, make_closed(1000))
+        await upload.finish()
+    assert store.uploads == {}
+    assert len(store.objects) == 3
+
+
+@dataclass
+class Stray:
+    """An upload to the key of a WAV of which the journal does not know."""
+
+    store: FakeS3 = field(default_factory=FakeS3)
+
+    async def begin(self, spool: Spool) -> CallUpload:
+        """Leave it behind, with a call that has ended since; take the call over."""
+        call, _ = await play(plain_script(), spool, make_uploader(self.store, spool))
+        await spool.seal(call, make_closed(1000))
+        (self.key,) = (key for key in call.record.uploads if key.endswith("wav"))
+        call.release()
+        self.name = await self.store.begin(self.key, metadata={}, token="another's")
+        (call,) = await spool.adopt()
+        return make_uploader(self.store, spool).take(call)
+
+    @property
+    def is_there(self) -> bool:
+        return self.name in self.store.uploads
+
+
+async def test_upload_that_has_parts_is_left_to_whoever_knows_of_it(
+    tmp_path: Path,
+) -> None:
+    stray = Stray()
+    async with running(tmp_path) as spool:
+        upload = await stray.begin(spool)
+        await stray.store.put_part(stray.key, stray.name, 2, BytesBlob(b"x"))
+        await upload.finish()
+    assert stray.store.uploads.keys() == {stray.name}
+    assert len(stray.store.objects) == 3
+
+
+async def test_upload_to_a_key_that_only_begins_like_ours_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    stray = Stray()
+    async with running(tmp_path) as spool:
+        upload = await stray.begin(spool)
+        other = await stray.store.begin(f"{stray.key}.wav", metadata={}, token="o")
+        await upload.finish()
+    assert stray.store.uploads.keys() == {other}
+
+
+@pytest.mark.parametrize("what", ["list uploads", "list", "abort"])
+async def test_call_is_stored_though_nothing_can_be_given_up(
+    tmp_path: Path, what: str
+) -> None:
+    stray = Stray()
+
+    def step(now: str) -> None:
+        # Once all is stored; before, the journal's own are listed.
+        if now == what and len(stray.store.objects) == 3:
+            raise away()
+
+    async with running(tmp_path) as spool:
+        upload = await stray.begin(spool)
+        stray.store.step = step
+        assert await upload.finish()
+        assert entries(tmp_path) == set()
+    assert stray.is_there
+    assert len(stray.store.objects) == 3
+
+
+async def test_upload_that_goes_as_it_is_to_be_given_up_is_no_fault(
+    tmp_path: Path,
+) -> None:
+    stray = Stray()
+
+    def step(now: str) -> None:
+        if now == "list" and len(stray.store.objects) == 3:
+            stray.store.uploads.pop(stray.name, None)
+
+    async with running(tmp_path) as spool:
+        upload = await stray.begin(spool)
+        stray.store.step = step
+        await upload.finish()
+    assert stray.store.uploads == {}
+
+
+async def test_call_that_nobody_else_was_at_is_not_searched_for_uploads(
+    tmp_path: Path,
+) -> None:
+    store = FakeS3()
+    seen: list[str] = []
+    store.step = seen.append
+    await run_script(tmp_path, store, plain_script())
+    assert "complete" in seen
+    assert "list uploads" not in seen
+
+
 async def test_upload_that_is_gone_is_begun_anew_at_once(tmp_path: Path) -> None:
     store = FakeS3()
     script = plain_script()
@@ -687,9 +801,8 @@ def test_killed_at_any_step_it_goes_on_in_the_next_process(
     trio.run(all_of_it)
     assert store.contents() == expected
     assert len(store.written) == len(set(store.written))
-    # An upload of which no line was written is left to the bucket's lifecycle.
-    assert all(not upload.parts for upload in store.uploads.values())
-    assert len(store.uploads) <= 2
+    # Not even one of which no line was written.
+    assert store.uploads == {}
 
 
 def parts_of(call: SpooledCall) -> set[tuple[str, str, int]]:
@@ -742,7 +855,7 @@ def test_store_that_loses_answers_ends_up_with_each_object_once(
     count = itertools.count()
 
     def step(what: str) -> None:
-        # An upload that was begun and never told of is left to the bucket.
+        # One that was begun and never told of is looked for once.
         if what != "begin" and next(count) in lost:
             raise away()
 

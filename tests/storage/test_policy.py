@@ -16,7 +16,11 @@ def statements(policy: dict[str, object]) -> dict[str, Any]:
 
 def test_policy_allows_writing_and_reading_below_the_prefix_only() -> None:
     policy = statements(iam_policy("recordings", "calls/"))
-    assert policy.keys() == {"StoreRecordings", "DeleteWhatTheCheckMade"}
+    assert policy.keys() == {
+        "StoreRecordings",
+        "FindUploadsNobodyKnowsOf",
+        "DeleteWhatTheCheckMade",
+    }
     store = policy["StoreRecordings"]
     assert store["Resource"] == "arn:aws:s3:::recordings/calls/*"
     assert store["Action"] == [
@@ -34,10 +38,19 @@ def test_policy_allows_to_delete_only_what_the_check_made() -> None:
     assert delete["Resource"] == "arn:aws:s3:::recordings/calls/audiohook-check-*"
 
 
-def test_policy_for_an_access_point_names_its_objects() -> None:
+def test_policy_allows_to_list_uploads_but_no_objects() -> None:
+    policy = statements(iam_policy("recordings", "calls/"))
+    find = policy["FindUploadsNobodyKnowsOf"]
+    assert find["Action"] == "s3:ListBucketMultipartUploads"
+    assert find["Resource"] == "arn:aws:s3:::recordings"
+    assert "s3:ListBucket" not in str(policy).replace(find["Action"], "")
+
+
+def test_policy_for_an_access_point_names_it_and_its_objects() -> None:
     point = "arn:aws:s3:eu-central-1:123456789012:accesspoint/calls"
-    store = statements(iam_policy(point, "calls/"))["StoreRecordings"]
-    assert store["Resource"] == f"{point}/object/calls/*"
+    policy = statements(iam_policy(point, "calls/"))
+    assert policy["StoreRecordings"]["Resource"] == f"{point}/object/calls/*"
+    assert policy["FindUploadsNobodyKnowsOf"]["Resource"] == point
 
 
 def test_policy_allows_tags_where_there_are_any() -> None:

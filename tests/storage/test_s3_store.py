@@ -218,6 +218,21 @@ async def test_part_sent_twice_is_listed_once(s3: S3Store) -> None:
     assert await s3.list_parts(key, upload) == [replace(first, crc32="")]
 
 
+async def test_uploads_to_a_key_are_listed(s3: S3Store) -> None:
+    key = new_key()
+    assert await s3.list_uploads(key) == []
+    uploads = {await s3.begin(key, metadata={}, token=str(n)) for n in range(2)}
+    # Its name begins with the other's.
+    longer = f"{key}.wav"
+    other = await s3.begin(longer, metadata={}, token="t")
+    assert set(await s3.list_uploads(key)) == uploads
+    assert await s3.list_uploads(longer) == [other]
+    assert await s3.list_uploads(new_key()) == []
+    for upload in uploads:
+        await s3.abort(key, upload)
+    assert await s3.list_uploads(key) == []
+
+
 async def test_completion_that_the_store_refuses_says_why(s3: S3Store) -> None:
     key = new_key()
     upload = await s3.begin(key, metadata={}, token="t")

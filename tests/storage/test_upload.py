@@ -228,6 +228,7 @@ async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
                 "sha256": hashlib.sha256(raw).hexdigest(),
             },
         ],
+        "transcripts": [],
         "continuedSessions": [{"id": "before", "serverseq": 3, "clientseq": 4}],
     }
     assert "Zoë".encode() in store.objects[f"{base}/call.json"]

@@ -1,4 +1,4 @@
-"""Whether the store is worth asking: what one call has learnt counts for all.
+"""Whether a service is worth asking: what one has learnt counts for all.
 
 Nothing here reads a clock or waits.
 """
@@ -6,14 +6,12 @@ Nothing here reads a clock or waits.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
-
-from audiohook.storage.base import StoreFault
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from audiohook.errors import UploadError
+E = TypeVar("E", bound=Exception)
 
 SECONDS = 1.0
 
@@ -23,19 +21,18 @@ _FIRST_PAUSE: Final = 1 * SECONDS
 _LONGEST_PAUSE: Final = 30 * SECONDS
 
 
-class Breaker:
-    """Lets everybody at the store, or, while it fails, one at a time.
+class Breaker(Generic[E]):
+    """Lets everybody at a service, or, while that fails, one at a time.
 
-    It opens after some failures in a row that are the store's and not an
-    object's, and at once after one that somebody has to mend. While it is open a
-    single trial may be made after each pause. The first thing that the store
-    confirms closes it.
+    It opens after some failures in a row that are the service's own, and at once
+    after one that somebody has to mend. While it is open a single trial may be made
+    after each pause. The first thing that the service confirms closes it.
 
     Args:
         jitter: Returns numbers from 0 up to 1.
 
     Attributes:
-        fault: The store's last failure while it is open; None while it is closed.
+        fault: The service's last failure while it is open; None while it is closed.
     """
 
     def __init__(self, jitter: Callable[[], float]) -> None:
@@ -46,11 +43,11 @@ class Breaker:
         # The attempt that is the trial under way.
         self._trial = 0
         self._trial_at = 0.0
-        self.fault: UploadError | None = None
+        self.fault: E | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether the store is taken to be unusable."""
+        """Whether the service is taken to be unusable."""
         return self.fault is not None
 
     @property
@@ -72,39 +69,35 @@ class Breaker:
         return self._attempts
 
     def succeed(self) -> None:
-        """Note that the store has confirmed something."""
+        """Note that the service has confirmed something."""
         self._failures = self._pauses = self._trial = 0
         self.fault = None
 
-    def fail(self, attempt: int, error: UploadError, now: float) -> None:
-        """Note a failure of the store; see `is_stores_own`.
+    def fail(self, attempt: int, error: E, now: float, *, lasting: bool) -> None:
+        """Note a failure which any other request would have met as well.
 
         Args:
             attempt: What `begin` returned.
             error: What it said.
             now: The time in seconds.
+            lasting: Whether it will last until somebody has mended something.
         """
         if self.is_open and attempt != self._trial:
             # It went before the breaker opened, and knows nothing new.
             return
         self._failures += 1
         few = self._failures < _FAILURES_TO_OPEN
-        if few and error.retryable and not self.is_open:
+        if few and not lasting and not self.is_open:
             return
         self.fault = error
         self._trial = 0
         pause = _LONGEST_PAUSE
-        if error.retryable:
+        if not lasting:
             pause = min(_FIRST_PAUSE * 2 ** min(self._pauses, 16), pause)
         self._pauses += 1
         self._trial_at = now + pause * (0.5 + self._jitter() / 2)
 
     def end(self, attempt: int) -> None:
-        """Note that an attempt is over, if it told nothing of the store."""
+        """Note that an attempt is over, if it told nothing of the service."""
         if attempt == self._trial:
             self._trial = 0
-
-
-def is_stores_own(error: UploadError) -> bool:
-    """Tell whether any other object would have met the same failure."""
-    return error.fault != StoreFault.OTHER
