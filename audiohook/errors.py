@@ -117,8 +117,24 @@ class TranscriptError(AudioHookError):
 
     Attributes:
         retryable: False if trying again cannot help before somebody mends it.
+        fault: What kind of failure it is, a word of
+            `audiohook.transcription.base.TranscriptFault`.
+        retry_after: Seconds that the service asks to be left alone, if it says so.
+        outcome_unknown: True if the request may have been carried out nonetheless:
+            a job may have been made, and will be billed. False if it surely was not.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        fault: str = "other",
+        retry_after: float | None = None,
+        outcome_unknown: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
+        self.fault = fault
+        self.retry_after = retry_after
+        self.outcome_unknown = outcome_unknown

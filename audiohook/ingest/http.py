@@ -25,10 +25,15 @@ _REASONS = {
     400: b"Bad Request",
     401: b"Unauthorized",
     405: b"Method Not Allowed",
+    413: b"Content Too Large",
     426: b"Upgrade Required",
     431: b"Request Header Fields Too Large",
     503: b"Service Unavailable",
 }
+
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE_EVENT = h11.InformationalResponse(status_code=100, headers=[])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,42 @@ def parse_head(data: bytes) -> RequestHead:
     if not isinstance(event, h11.Request):
         raise RemoteProtocolError("not an HTTP request")
     return RequestHead(event.method, event.target, list(event.headers))
+
+
+async def receive_body(stream: DivertedStream, most_bytes: int) -> bytes | None:
+    """Reads a request whose head has been read, and returns what follows the head.
+
+    Args:
+        stream: Where it comes from; nothing has been taken out of it.
+        most_bytes: Longest body.
+
+    Returns:
+        The body; None if it is longer.
+
+    Raises:
+        RemoteProtocolError: It is not HTTP/1.1, or ends early.
+        trio.BrokenResourceError: The connection is gone.
+    """
+    connection = h11.Connection(h11.SERVER)
+    body = bytearray()
+    while True:
+        try:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue:
+                    await stream.send_all(_CONTINUE)
+                    connection.send(_CONTINUE_EVENT)
+                connection.receive_data(await stream.receive_some())
+        except h11.RemoteProtocolError as error:
+            raise RemoteProtocolError("not an HTTP request") from error
+        if isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > most_bytes:
+                return None
+        elif isinstance(event, h11.EndOfMessage):
+            return bytes(body)
+        elif isinstance(event, h11.ConnectionClosed):
+            raise RemoteProtocolError("the request ends early")
 
 
 async def answer(

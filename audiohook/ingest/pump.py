@@ -18,6 +18,8 @@ from audiohook._divert import Fleet
 from audiohook.errors import SpoolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiohook._divert import Batch, Lane
     from audiohook.ingest.stream import DivertedStream
 
@@ -55,11 +57,15 @@ class Pump:
 
     Args:
         interval: Seconds from pass to pass.
+        late: Told of each pass by how many seconds it came late.
     """
 
-    def __init__(self, interval: float) -> None:
+    def __init__(
+        self, interval: float, *, late: Callable[[float], object] = lambda _: None
+    ) -> None:
         self.fleet = Fleet()
         self._interval = interval
+        self._late = late
         self._passes_a_write = max(1, round(_WRITE_INTERVAL / interval))
         self._streams: set[DivertedStream] = set()
         self._polled: set[DivertedStream] = set()
@@ -150,6 +156,7 @@ class Pump:
                 await trio.sleep_until(due)
             self._lag = max(0.0, trio.current_time() - due)
             self._worst_lag = max(self._worst_lag, self._lag)
+            self._late(self._lag)
             self._pass()
             due = max(due + self._interval, trio.current_time())
             await trio.sleep_until(due)

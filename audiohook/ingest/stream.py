@@ -37,6 +37,7 @@ class DivertedStream(trio.abc.Stream):
         self._enlisted = False
         self._hear: Callable[[str], bool] | None = None
         self._closed = False
+        self._head_bytes = 0
         self._reading = trio.CancelScope()
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
@@ -50,7 +51,7 @@ class DivertedStream(trio.abc.Stream):
     async def receive_head(self, most_bytes: int) -> bytes | None:
         """Reads until the end of an HTTP request's head, and leaves it there.
 
-        What follows the head is taken as WebSocket frames.
+        What follows is anything, until :meth:`start_frames`.
 
         Args:
             most_bytes: Give up when the head is longer.
@@ -63,12 +64,16 @@ class DivertedStream(trio.abc.Stream):
             data = lane.peek()
             end = data.find(b"\r\n\r\n", 0, most_bytes)
             if end >= 0:
-                lane.start_frames(end + 4)
+                self._head_bytes = end + 4
                 return data[: end + 4]
             if len(data) >= most_bytes or lane.eof or lane.broken:
                 return None
             await self._transport.wait_readable()
             self._transport.read()
+
+    def start_frames(self) -> None:
+        """Takes what follows the head as WebSocket frames."""
+        self.lane.start_frames(self._head_bytes)
 
     def enlist(self, hear: Callable[[str], bool]) -> None:
         """Lets the pump read from now on.

@@ -81,6 +81,7 @@ async def test_reader_gets_all_but_audio(opened: Opened, authority: trustme.CA) 
         await client.send_all(b"GET / HTTP/1.1\r\n\r\n" + frame(TEXT, b"early"))
         head = await stream.receive_head(1000)
         assert head == b"GET / HTTP/1.1\r\n\r\n"
+        stream.start_frames()
         assert await stream.receive_some() == head + frame(TEXT, b"early")
         stream.lane.keep(2, audio)
         stream.enlist(lambda _: False)

@@ -1,0 +1,1 @@
+"""From a stored WAV to a stored transcript, by way of AssemblyAI."""
