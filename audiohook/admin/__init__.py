@@ -1,0 +1,1 @@
+"""A face for machines: health, readiness and figures over HTTP."""
