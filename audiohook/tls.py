@@ -1,0 +1,37 @@
+"""TLS in the process: what a certificate and its key become."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from audiohook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from audiohook.settings import Settings
+
+
+def make_tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Loads the certificate, if there is to be TLS in the process.
+
+    Blocking.
+
+    Raises:
+        ConfigError: The certificate or its key cannot be used.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Each call is a connection of its own for hours: tickets would only cost work
+    # in a storm, and a client that closes with one unread resets the connection.
+    context.num_tickets = 0
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (ssl.SSLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error.strerror or "unusable"
+        raise ConfigError(
+            f"TLS_CERTIFICATE: cannot be used with TLS_KEY ({reason}); both must be"
+            " PEM files, the certificate with its chain, the key without a password"
+        ) from error
+    return context
