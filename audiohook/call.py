@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
+from audiohook.admission import Admission, TurnedAway
 from audiohook.errors import SpoolError
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -34,7 +35,7 @@ from audiohook.protocol.events import (
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.protocol.session import Session
 from audiohook.protocol.state import State
-from audiohook.protocol.timeline import Gap, GapKind
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ, Gap, GapKind
 from audiohook.recording.journal import (
     ClosedFact,
     ContinuedSession,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
     from trio_websocket import WebSocketConnection
 
+    from audiohook.admission import Place
     from audiohook.authentication import Authenticator, Credentials
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
@@ -93,11 +95,12 @@ class Surroundings:
         metrics: Counts.
         log: For lines about a call.
         noise: For lines that a peer can cause at will.
-        refusal: Returns why no new call is welcome, in words that may be sent to
-            the peer, or None.
+        refusal: Returns why no new call is welcome, a value of `TurnedAway`, or
+            None.
         opened: Takes a call that has begun, and what returns how much of its audio
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
+        admission: Counts the calls that are let in.
         clock: Unix time in seconds.
     """
 
@@ -110,6 +113,7 @@ class Surroundings:
     refusal: Callable[[], str | None]
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
+    admission: Admission = field(default_factory=Admission)
     clock: Callable[[], float] = time.time
 
 
@@ -126,7 +130,6 @@ class _Notes:
     """What the last line about a call tells."""
 
     violations: int = 0
-    pings: int = 0
     gaps: int = 0
     lost_bytes: int = 0
     outcome: str = "lost"
@@ -140,6 +143,7 @@ class Call:
         stream: The connection; the call owns it.
         credentials: Who asked.
         surroundings: What all calls share.
+        place: Whether it is let in.
 
     Attributes:
         seal_deadline: Seconds that the disk gets once the call is over.
@@ -150,11 +154,13 @@ class Call:
         stream: DivertedStream,
         credentials: Credentials,
         surroundings: Surroundings,
+        place: Place,
     ) -> None:
         self._stream = stream
         self._lane = stream.lane
         self._credentials = credentials
         self._around = surroundings
+        self._place = place
         self._session = Session(
             session_id=credentials.session_id,
             organization_id=credentials.organization_id,
@@ -168,10 +174,31 @@ class Call:
         self._idle = False
         self._waiting = trio.CancelScope()
         self._notes = _Notes()
+        self._counted_bytes = 0
+        self._counted_frames = 0
         self.seal_deadline = _SEAL_DEADLINE
-        self._log = surroundings.log.bind(
-            session=credentials.session_id, correlation=credentials.correlation_id
-        )
+        self._ids = {
+            "session": credentials.session_id,
+            "correlation": credentials.correlation_id,
+        }
+        self._log = surroundings.log.bind(**self._ids)
+
+    @property
+    def session_id(self) -> str:
+        """Its session, which is also its name in the spool."""
+        return self._credentials.session_id
+
+    @property
+    def state(self) -> State:
+        """Where its session stands."""
+        return self._session.state
+
+    def take_counts(self) -> tuple[int, int]:
+        """Returns bytes and frames of audio that came since this was last asked."""
+        audio_bytes, frames = self._lane.audio_bytes, self._lane.messages
+        new = audio_bytes - self._counted_bytes, frames - self._counted_frames
+        self._counted_bytes, self._counted_frames = audio_bytes, frames
+        return new
 
     def disconnect(self, reason: DisconnectReason, info: str) -> None:
         """Asks the peer to close, as soon as the call's task runs."""
@@ -200,7 +227,7 @@ class Call:
             pass  # the library's reader found the socket gone before we did
         except* Exception:  # noqa: BLE001 - the edge: siblings must not notice
             self._notes.outcome = "failed"
-            self._log.exception("call_failed")
+            self._noise(logging.ERROR, "call_failed", exc_info=True)
         finally:
             with trio.CancelScope(
                 deadline=trio.current_time() + self.seal_deadline, shield=True
@@ -329,7 +356,11 @@ class Call:
         match event:
             case GapRecorded(gap):
                 self._notes.gaps += 1
-                self._around.metrics.gaps.labels(gap.kind).inc()
+                metrics = self._around.metrics
+                metrics.gaps.labels(gap.kind).inc()
+                metrics.gap_seconds.labels(gap.kind).inc(
+                    gap.length_samples / SAMPLE_RATE_HZ
+                )
                 self._write(GapFact(gap.kind, gap.offset_samples, gap.length_samples))
             case PauseBegan(offset):
                 self._write(PausedFact(paused=True, offset_samples=offset))
@@ -340,46 +371,30 @@ class Call:
             case Violation(info, answered):
                 self._notes.violations += 1
                 self._around.metrics.violations.inc()
-                self._around.noise.write(
+                self._noise(
                     logging.WARNING,
                     "protocol_violation",
-                    session=self._credentials.session_id,
                     info=str(info),
                     answered=answered,
                 )
             case PeerErrorReceived(code, _):
                 # Its text may hold anything, so only the number is logged.
-                self._around.noise.write(
-                    logging.WARNING,
-                    "peer_error",
-                    session=self._credentials.session_id,
-                    code=code,
-                )
+                self._noise(logging.WARNING, "peer_error", code=code)
             case GapLimited(ignored):
-                self._around.noise.write(
-                    logging.WARNING,
-                    "gap_limited",
-                    session=self._credentials.session_id,
-                    ignored_samples=ignored,
-                )
+                self._noise(logging.WARNING, "gap_limited", ignored_samples=ignored)
             case PositionDrift(samples):
-                self._around.noise.write(
-                    logging.INFO,
-                    "position_drift",
-                    session=self._credentials.session_id,
-                    samples=samples,
-                )
+                self._noise(logging.INFO, "position_drift", samples=samples)
 
     async def _open(self, event: OpenReceived) -> None:
         """Answers ``open``: with ``opened`` once there is a place for the audio."""
         began = trio.current_time()
         session, lane = self._session, self._lane
-        self._log = self._log.bind(conversation=event.parameters.conversation_id)
-        refusal = self._around.refusal()
+        self._ids["conversation"] = event.parameters.conversation_id
+        self._log = self._log.bind(**self._ids)
+        refusal = self._place.refusal or self._around.refusal()
         if refusal is not None:
             # Not a refused upgrade, which the client would never try again.
-            self._notes.outcome = "refused"
-            session.disconnect(DisconnectReason.ERROR, refusal)
+            self._turn_away(TurnedAway(refusal))
             return
         if event.is_probe or event.media is None:
             lane.ignore()
@@ -390,28 +405,41 @@ class Call:
             with trio.move_on_after(_CREATE_DEADLINE):
                 self._spooled = await self._create(event)
             if self._spooled is None:
-                self._notes.outcome = "refused"
-                session.disconnect(DisconnectReason.ERROR, "Cannot record now")
+                self._turn_away(TurnedAway.DISK)
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
             self._around.opened(self._spooled, self._settled_bytes)
         session.accept(event.media, now=trio.current_time())
         self._stream.enlist(self._hear)
         self._around.metrics.opening.observe(trio.current_time() - began)
-        self._log.info(
-            "call_opened" if self._spooled else "session_opened",
+        self._tell(
+            "opened",
+            key=self._credentials.key_id,
             probe=event.is_probe,
             channels=[str(c) for c in event.media.channels] if event.media else [],
             language=event.parameters.language,
             reconnected=bool(event.parameters.continued_sessions),
         )
 
+    def _turn_away(self, why: TurnedAway) -> None:
+        """Answers ``open`` with ``disconnect``."""
+        self._place.leave()
+        self._notes.outcome = "refused"
+        self._around.metrics.turned_away.labels(why.label).inc()
+        self._noise(
+            logging.WARNING,
+            "call_turned_away",
+            reason=why.label,
+            key=self._credentials.key_id,
+        )
+        self._session.disconnect(DisconnectReason.ERROR, str(why))
+
     async def _create(self, event: OpenReceived) -> SpooledCall | None:
         """Makes a place for the audio; None if the disk refuses."""
         try:
             return await self._around.spool.create(self._first_fact(event))
         except SpoolError as error:
-            self._around.noise.write(logging.ERROR, "cannot_record", error=str(error))
+            self._noise(logging.ERROR, "cannot_record", error=str(error))
             return None
 
     def _first_fact(self, event: OpenReceived) -> Opened:
@@ -494,7 +522,7 @@ class Call:
         try:
             await self._around.spool.seal(self._spooled, fact)
         except SpoolError as error:
-            self._log.error("cannot_seal", error=str(error))
+            self._noise(logging.ERROR, "cannot_seal", error=str(error))
             return
         self._sealed = True
         self._around.sealed(self._spooled)
@@ -545,15 +573,17 @@ class Call:
         try:
             self._around.spool.append(self._spooled, fact)
         except SpoolError as error:
-            self._log.error("fact_not_written", error=str(error))
+            self._noise(logging.ERROR, "fact_not_written", error=str(error))
 
     def _sum_up(self) -> None:
         """Counts the call, and writes its last line."""
         notes, lane = self._notes, self._lane
         self._around.metrics.calls.labels(notes.outcome).inc()
-        self._around.metrics.audio_bytes.inc(lane.audio_bytes)
-        self._log.info(
-            "call_ended" if self._spooled else "session_ended",
+        audio_bytes, frames = self.take_counts()
+        self._around.metrics.audio_bytes.inc(audio_bytes)
+        self._around.metrics.frames.inc(frames)
+        self._tell(
+            "ended",
             outcome=notes.outcome,
             seconds=round(trio.current_time() - notes.began, 3),
             audio_bytes=lane.audio_bytes,
@@ -563,3 +593,17 @@ class Call:
             violations=notes.violations,
             sealed=self._sealed,
         )
+
+    def _tell(self, what: str, **values: object) -> None:
+        """Writes one of the two lines that each session has.
+
+        What is recorded costs its peer something; the rest it could cause at will.
+        """
+        if self._spooled is not None:
+            self._log.info(f"call_{what}", **values)
+        else:
+            self._noise(logging.INFO, f"session_{what}", **values)
+
+    def _noise(self, level: int, event: str, **values: object) -> None:
+        """Writes a line of a kind that may come often."""
+        self._around.noise.write(level, event, **self._ids, **values)

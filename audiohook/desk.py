@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +23,41 @@ SECONDS = 1.0
 
 _WATCH_INTERVAL = 1 * SECONDS
 _HURRIED_SEAL_DEADLINE = 2 * SECONDS
+# Strangers that wait for their refusal at a time. Each costs a file and some
+# 20 KiB, and half as many a second are answered as late as they should be.
+_MOST_STRANGERS = 1024
+
+
+class Strangers:
+    """Those who wait for their refusal.
+
+    A refusal takes its time, so that neither its timing nor trying again and again
+    helps a stranger. When too many wait, the one that has waited longest goes
+    first, early: a flood must not cost more and more files and memory.
+
+    Args:
+        most: How many may wait.
+    """
+
+    def __init__(self, most: int = _MOST_STRANGERS) -> None:
+        self._most = most
+        self._waiting: OrderedDict[trio.CancelScope, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, until: float) -> None:
+        """Waits until that time, or until there are too many others."""
+        if len(self._waiting) >= self._most:
+            oldest, _ = self._waiting.popitem(last=False)
+            oldest.cancel()
+        scope = trio.CancelScope(deadline=until)
+        self._waiting[scope] = None
+        try:
+            with scope:
+                await trio.sleep_forever()
+        finally:
+            self._waiting.pop(scope, None)
 
 
 class CallDesk:
@@ -34,12 +70,31 @@ class CallDesk:
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
         self._live: set[Call] = set()
+        self._strangers = Strangers()
         self._some_live = trio.Event()
         self._none_live = trio.Event()
         self._none_live.set()
 
     def __len__(self) -> int:
         return len(self._live)
+
+    def live_by_state(self) -> Counter[str]:
+        """Counts the live calls by the states of their sessions."""
+        return Counter(call.state for call in self._live)
+
+    def live_sessions(self) -> set[str]:
+        """Returns the session ids of the live calls."""
+        return {call.session_id for call in self._live}
+
+    def count_audio(self) -> None:
+        """Brings the counters of audio up to date; until then live calls lag."""
+        audio_bytes = frames = 0
+        for call in self._live:
+            more_bytes, more_frames = call.take_counts()
+            audio_bytes += more_bytes
+            frames += more_frames
+        self._around.metrics.audio_bytes.inc(audio_bytes)
+        self._around.metrics.frames.inc(frames)
 
     async def take(self, stream: DivertedStream, head: RequestHead) -> None:
         """Authenticates a request, and holds the call until it is sealed.
@@ -59,20 +114,20 @@ class CallDesk:
             around.metrics.refused.labels(error.reason).inc()
             around.noise.write(logging.INFO, "handshake_refused", reason=error.reason)
             # The same answer after the same time, whatever was wrong.
-            await trio.sleep_until(arrived + FAILURE_DELAY)
+            await self._strangers.wait(arrived + FAILURE_DELAY)
             await answer(stream, error.http_status, b"refused\n")
             return
-        call = Call(stream, credentials, around)
+        place = around.admission.admit(credentials.key_id)
+        call = Call(stream, credentials, around, place)
         self._live.add(call)
         if len(self._live) == 1:
             self._none_live = trio.Event()
             self._some_live.set()
-        around.metrics.live.set(len(self._live))
         try:
             await call.run()
         finally:
+            place.leave()
             self._live.discard(call)
-            around.metrics.live.set(len(self._live))
             if not self._live:
                 self._none_live.set()
                 self._some_live = trio.Event()
