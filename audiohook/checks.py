@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import httpx
 
 from audiohook.errors import ConfigError, UploadError
-from audiohook.service import make_store
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.check import Verdict, check_store
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.policy import CHECK_NAME, iam_policy, lifecycle_rule
+from audiohook.storing import make_store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -16,12 +16,16 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import __version__, logs, service, settings
+from audiohook import __version__, install, logs, recovery, service, settings, systemd
 from audiohook.authentication import configured_keys
 from audiohook.checks import describe_permissions, run_checks
 from audiohook.demo import run_demo
 from audiohook.errors import AudioHookError
+from audiohook.simulator.assemblyai import DEFAULT_KEY, Limits, Pace, StandIn
+from audiohook.simulator.assemblyai.command import run_stand_in
 from audiohook.simulator.client import run_call
+from audiohook.simulator.load.command import LoadCommand, run_load
+from audiohook.simulator.load.options import LoadOptions, parse_lengths
 from audiohook.simulator.options import CallOptions, parse_custom_config, parse_span
 
 if TYPE_CHECKING:
@@ -94,9 +98,15 @@ def serve(
     env_file: EnvFile = Path(".env"),
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
-    chosen = settings.load(
-        env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
-    )
+    notifier = systemd.Notifier.from_environment()
+    inherited = systemd.inherited_sockets()
+
+    def read() -> settings.Settings:
+        return settings.load(
+            env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
+        )
+
+    chosen = read()
     log = _start_log(chosen)
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
@@ -107,7 +117,14 @@ def serve(
     if chosen.assemblyai_api_key is None:
         log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")
     _calm_garbage_collector()
-    house = service.Service(chosen, keys, log=log)
+    house = service.Service(
+        chosen,
+        keys,
+        log=log,
+        read_settings=read,
+        notifier=notifier,
+        inherited=inherited,
+    )
     trio.run(service.serve, house, announce)
 
 
@@ -150,9 +167,14 @@ def recover(*, env_file: EnvFile = Path(".env")) -> None:
     log = _start_log(chosen)
 
     async def run() -> int:
-        found = await service.recover(chosen, log=log)
+        found = await recovery.recover(chosen, log=log)
         typer.echo(f"{found.stored} calls stored, {found.waiting} left in the spool")
-        return 1 if found.waiting else 0
+        if found.transcribed or found.untranscribed:
+            typer.echo(
+                f"{found.transcribed} transcripts stored,"
+                f" {found.untranscribed} calls left that wait for theirs"
+            )
+        return 1 if found.waiting or found.untranscribed else 0
 
     sys.exit(trio.run(run))
 
@@ -247,6 +269,141 @@ def call(
 
 
 @app.command()
+def load(
+    uri: Annotated[
+        str | None,
+        typer.Argument(help="Such as ws://127.0.0.1:3000/; none to verify only."),
+    ] = None,
+    *,
+    calls: Annotated[int, typer.Option(help="Calls at a time.")] = 100,
+    duration: Annotated[
+        str,
+        typer.Option(
+            metavar="SECONDS", help="Length of a call: 60, 30..90, or exp:60 (mean)."
+        ),
+    ] = "60",
+    total: Annotated[
+        int | None, typer.Option(help="Calls in all: one that ends is followed.")
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="For so long a call that ends is followed."
+        ),
+    ] = None,
+    ramp: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time for the first to begin in.")
+    ] = 5.0,
+    rate: Annotated[
+        float | None, typer.Option(help="New calls a second, at most.")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All calls end in the same instant.")
+    ] = False,
+    frame_bytes: Annotated[int, typer.Option(help="Bytes of a stereo frame.")] = 1600,
+    speed: Annotated[
+        float, typer.Option(help="So many times faster than real time.")
+    ] = 1.0,
+    pause: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of calls that pause.")
+    ] = 0.0,
+    discard: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of calls that lose audio.")
+    ] = 0.0,
+    hang_up: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of calls that drop the socket."),
+    ] = 0.0,
+    probe: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of calls that are probes."),
+    ] = 0.0,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
+    ] = None,
+    client_secret: Annotated[
+        str | None,
+        typer.Option(envvar="CLIENT_SECRET", help="In base64; signs the requests."),
+    ] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="Certificates to trust, PEM.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Trust any certificate.")
+    ] = False,
+    processes: Annotated[
+        int, typer.Option(help="Processes to share the calls among.")
+    ] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Makes the same random choices again.")
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write there what was sent, a line of JSON a call; without a URI,"
+            " read it."
+        ),
+    ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Compare the recordings afterwards, sample for sample: folder or"
+            " s3://bucket/prefix.",
+        ),
+    ] = None,
+    raw_only: Annotated[
+        bool, typer.Option("--raw-only", help="Compare only the .raw files there.")
+    ] = False,
+    wait: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long to wait for recordings."),
+    ] = 60.0,
+    report: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures there.")
+    ] = None,
+) -> None:
+    """Make many calls to an AudioHook server at once, in real time.
+
+    Ends with 1 if a call failed, if a recording is not what was sent, or if this
+    machine was too slow for the load.
+    """
+    options = None
+    if uri is not None:
+        options = LoadOptions(
+            uri=uri,
+            calls=calls,
+            lengths=parse_lengths(duration),
+            total=total,
+            keep=keep,
+            ramp=ramp,
+            rate=rate,
+            together=together,
+            frame_bytes=frame_bytes,
+            speed=speed,
+            pause=pause,
+            discard=discard,
+            hang_up=hang_up,
+            probe=probe,
+            api_key=api_key,
+            client_secret=client_secret,
+            ca_file=ca_file,
+            insecure=insecure,
+            processes=processes,
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+        )
+    command = LoadCommand(
+        load=options,
+        manifest=manifest,
+        store=verify,
+        raw_only=raw_only,
+        wait=wait,
+        report=report,
+    )
+    sys.exit(run_load(command, Console(highlight=False, soft_wrap=True)))
+
+
+@app.command()
 def check(
     *,
     iam: Annotated[
@@ -284,6 +441,88 @@ def demo(
     sys.exit(run_demo(recordings_dir, wav, console, log=_log()))
 
 
+@app.command()
+def stand_in(
+    *,
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8100,
+    host: Annotated[str, typer.Option(help="Address.")] = "127.0.0.1",
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="API key to accept; each is an account of its own."),
+    ] = None,
+    fail: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of requests that fail.")
+    ] = 0.0,
+    seconds_a_job: Annotated[
+        float, typer.Option(min=0, help="How long a job takes.")
+    ] = 2.0,
+    parallel: Annotated[
+        int, typer.Option(min=1, help="Jobs of an account at a time.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="Of the failures, which are chance.")] = 0,
+) -> None:
+    """Run a stand-in for AssemblyAI's API, for tests and demonstrations.
+
+    It fetches the audio and finds who speaks when, but the words are its own. From
+    this machine, GET /stand-in/statistics tells what it has done, and POST
+    /stand-in/faults makes it fail.
+    """
+    keys = tuple(key or (DEFAULT_KEY,))
+    standin = StandIn(
+        keys=keys,
+        pace=Pace(processing=seconds_a_job),
+        limits=Limits(parallel=parallel),
+        seed=seed,
+    )
+
+    def announce(url: str) -> None:
+        typer.echo(f"stand-in for AssemblyAI: {url}  key {keys[0]}")
+
+    run_stand_in(standin, host=host, port=port, fail=fail, announce=announce)
+
+
+@app.command()
+def install_service(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be written.")
+    ] = False,
+    instances: Annotated[
+        int,
+        typer.Option(
+            help="So many that share a port, each on a core of its own; without it"
+            " one, which systemd hands its port."
+        ),
+    ] = 0,
+    port: Annotated[int, typer.Option(help="Port of the one.")] = 3000,
+    user: Annotated[str, typer.Option(help="User to run as.")] = "audiohook",
+    state: Annotated[
+        str, typer.Option(help="Name of the spool's folder, below /var/lib.")
+    ] = "audiohook",
+    env_file: Annotated[
+        Path, typer.Option(help="Where the service finds its settings.")
+    ] = Path("/etc/audiohook/audiohook.env"),
+    root: Annotated[
+        Path, typer.Option(help="Write below this folder, to make a package.")
+    ] = Path("/"),
+) -> None:
+    """Write systemd's units for this installation, and tell what to type next."""
+    installation = install.Installation(
+        user=user, state=state, env_file=env_file, port=port, instances=instances
+    )
+    if dry_run:
+        for path, text in installation.files().items():
+            typer.echo(f"# {root / path}\n{text}")
+        return
+    if root == Path("/"):
+        install.check_reachable(installation)
+    for path in install.write(installation, root):
+        typer.echo(f"wrote {path}")
+    typer.echo("\nAs root, type next:\n")
+    for command in installation.next_steps():
+        typer.echo(f"    {command}")
+
+
 def _calm_garbage_collector() -> None:
     """Makes full collections rare.
 
@@ -297,7 +536,7 @@ def _calm_garbage_collector() -> None:
 
 
 def _start_log(chosen: settings.Settings) -> FilteringBoundLogger:
-    logs.configure(chosen.log_format)
+    logs.configure(chosen.log_format, logs.LEVELS[chosen.log_level])
     # botocore finds the AWS names of .env where it always looks.
     os.environ.update(chosen.aws_environment())
     return _log()

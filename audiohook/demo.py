@@ -54,6 +54,7 @@ def run_demo(
         env_file=Path(os.devnull),
         port=0,
         host="127.0.0.1",
+        admin_port=0,
         api_key=key,
         recordings_dir=recordings_dir,
     )

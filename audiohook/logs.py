@@ -7,6 +7,9 @@ and goes on, and the call is none the wiser.
 
 Text that came from a peer may hold line breaks or terminal commands. JSON
 escapes them; for the console they are escaped here.
+
+What a peer can cause at will is limited: our own lines by a `Limiter`, those of
+the libraries in the handler.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import io
 import logging
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +44,18 @@ LogFormat = Literal["auto", "json", "console"]
 
 OWN_LOGGERS = "audiohook"
 """Root of our loggers' names; what is not below it counts as a library's."""
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+"""Levels by the words of the setting ``LOG_LEVEL``."""
+
+# Lines of one kind in an interval, before the rest is only counted.
+_LINES = 10
+_INTERVAL = 1 * MINUTES
 
 
 def configure(
@@ -71,28 +87,45 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     handler = logging.StreamHandler(stream)
+    handler.addFilter(LibraryLimit())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(allow=("held_back",)),
+                *shared,
+            ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *renderers,
             ],
         )
     )
-    logging.basicConfig(
-        level=max(level, logging.WARNING), handlers=[handler], force=True
-    )
-    logging.getLogger(OWN_LOGGERS).setLevel(level)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_level(level)
     structlog.configure(
         processors=[
+            # Not by structlog's own class of loggers: those that are bound to a
+            # call by then would keep the level of old.
+            structlog.stdlib.filter_by_level,
             *shared,
             structlog.processors.StackInfoRenderer(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
+
+
+def set_level(level: int) -> None:
+    """Choose what is written from now on, also by loggers that exist.
+
+    Args:
+        level: Least level of our own lines. Libraries are heard from WARNING on,
+            or from this if it is higher.
+    """
+    logging.getLogger().setLevel(max(level, logging.WARNING))
+    logging.getLogger(OWN_LOGGERS).setLevel(level)
 
 
 class Limiter:
@@ -111,8 +144,8 @@ class Limiter:
         self,
         log: FilteringBoundLogger,
         *,
-        lines: int = 10,
-        interval: float = 1 * MINUTES,
+        lines: int = _LINES,
+        interval: float = _INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make a limiter.
@@ -172,6 +205,56 @@ class _Window:
     written: int = 0
     held_back: int = 0
     level: int = logging.NOTSET
+
+
+class LibraryLimit(logging.Filter):
+    """Keeps libraries from flooding the log, whatever makes them complain.
+
+    A listener that is out of files complains ten times a second with a traceback,
+    and so may a client about each connection that it loses. In each interval the
+    first lines of each logger are let through. The first of a later interval
+    tells as ``held_back`` how many there were besides.
+    """
+
+    def __init__(
+        self,
+        *,
+        lines: int = _LINES,
+        interval: float = _INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make a filter for a handler.
+
+        Args:
+            lines: Lines of one logger let through in an interval.
+            interval: Its length in seconds; it begins with the first line.
+            clock: Gives the time in seconds.
+        """
+        super().__init__()
+        self._lines = lines
+        self._interval = interval
+        self._clock = clock
+        self._windows: dict[str, _Window] = {}
+        # Libraries also log from worker threads.
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be written."""
+        name = record.name
+        if name == OWN_LOGGERS or name.startswith(OWN_LOGGERS + "."):
+            return True
+        now = self._clock()
+        with self._lock:
+            window = self._windows.get(name)
+            if window is None or now - window.began >= self._interval:
+                if window is not None and window.held_back:
+                    record.held_back = window.held_back
+                window = self._windows[name] = _Window(now)
+            if window.written < self._lines:
+                window.written += 1
+                return True
+            window.held_back += 1
+            return False
 
 
 def _json_renderers() -> list[Processor]:

@@ -27,6 +27,7 @@ import base64
 import difflib
 import ipaddress
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -81,12 +82,44 @@ _KEY_PART_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
 _MAX_PREFIX_BYTES = 512
 # Source: Amazon S3 User Guide, "Categorizing your objects using tags".
 _MAX_TAGS = 10
-# 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but neither HOSTNAME for HOST nor
-# LOG_LEVEL for LOG_FORMAT.
+# 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but not HOSTNAME for HOST.
 _LOOKS_LIKE = 0.8
 # What a credential of these names holds is the file's content, so the setting,
 # a path, is where the credential lies.
-_FILE_SETTINGS = frozenset({"API_KEYS_FILE", "TLS_CERTIFICATE", "TLS_KEY"})
+_FILE_SETTINGS = frozenset(
+    {"API_KEYS_FILE", "ASSEMBLYAI_PARAMS_FILE", "TLS_CERTIFICATE", "TLS_KEY"}
+)
+JOB_OWN_PARAMS = (
+    "audio_url",
+    "webhook_url",
+    "webhook_auth_header_name",
+    "webhook_auth_header_value",
+)
+"""Parameters that every transcription job gets by itself; nobody sets them."""
+
+_MAX_PARAMS_BYTES = 1024 * 1024
+_LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
+# Peaks of a 16-bit sample lie between these.
+_LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
+
+
+# Sessions that may be opened at once after a quiet time, in seconds of the rate.
+_BURST_SECONDS = 10
+
+
+class Rate(NamedTuple):
+    """How often something may happen.
+
+    Attributes:
+        per_second: How often in the long run.
+        burst: How often at once, after a quiet time.
+    """
+
+    per_second: float
+    burst: int
+
+    def __str__(self) -> str:
+        return f"{self.per_second:g}:{self.burst}"
 
 
 class Description(NamedTuple):
@@ -242,6 +275,74 @@ def _json_object(value: object) -> object:
     return parsed
 
 
+def _rate(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?::([0-9]{1,9}))?", value)
+    if match is None:
+        raise ValueError("is neither a number per second nor number:burst")
+    per_second = float(match[1])
+    if not per_second:
+        raise ValueError("must be more than 0")
+    burst = match[2] or math.ceil(per_second * _BURST_SECONDS)
+    return Rate(per_second, int(burst))
+
+
+def _burst(value: Rate) -> Rate:
+    if value.burst < 1:
+        raise ValueError("must have a burst of at least 1")
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in JOB_OWN_PARAMS:
+        if name in value:
+            raise ValueError(f"must not hold {name}, which every job gets by itself")
+    return value
+
+
+def _json_file(value: object) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    try:
+        with Path(value).open("rb") as file:
+            content = file.read(_MAX_PARAMS_BYTES + 1)
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("names a file that is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not a path"
+        raise ValueError(f"names a file that cannot be read ({why})") from None
+    if len(content) > _MAX_PARAMS_BYTES:
+        raise ValueError("names a file of more than 1 MiB")
+    try:
+        return _json_object(text)
+    except ValueError as error:
+        raise ValueError(f"names a file that {error}") from None
+
+
+def _language(value: str) -> str:
+    language = value.lower().replace("-", "_")
+    if not _LANGUAGE_PATTERN.fullmatch(language):
+        raise ValueError("is neither call nor detect nor the code of a language")
+    return language
+
+
+def _silence(value: object) -> object:
+    if isinstance(value, str) and value != "off":
+        try:
+            value = float(value)
+        except ValueError:
+            raise ValueError("is neither off nor a number of decibels") from None
+    if isinstance(value, float) and not _LEAST_DBFS <= value < _MOST_DBFS:
+        raise ValueError(f"should be off, or from {_LEAST_DBFS:g} to below 0")
+    return value
+
+
 def _no_constant(_: str) -> object:
     raise ValueError
 
@@ -263,8 +364,25 @@ StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
-JsonObject = Annotated[dict[str, JsonValue], NoDecode, BeforeValidator(_json_object)]
+JobParams = Annotated[
+    dict[str, JsonValue],
+    NoDecode,
+    BeforeValidator(_json_object),
+    AfterValidator(_job_params),
+]
+JobParamsFile = Annotated[
+    dict[str, JsonValue],
+    NoDecode,
+    BeforeValidator(_json_file),
+    AfterValidator(_job_params),
+]
+Language = Annotated[str, AfterValidator(_language)]
+Silence = Annotated[float | Literal["off"], BeforeValidator(_silence)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)
+]
 
 
 class Settings(BaseSettings):
@@ -309,6 +427,12 @@ class Settings(BaseSettings):
         description="Address to listen on",
         examples=["127.0.0.1"],
         json_schema_extra={"default": "all once there is a key, else 127.0.0.1"},
+    )
+    reuse_port: bool = Field(
+        False,
+        description="Share PORT with other instances of the same user (SO_REUSEPORT);"
+        " when one stops, the others get its new calls",
+        examples=["true"],
     )
     recordings_dir: Path = Field(
         Path("recordings"),
@@ -396,11 +520,49 @@ class Settings(BaseSettings):
         description="Where AssemblyAI answers",
         examples=["https://api.eu.assemblyai.com"],
     )
-    assemblyai_params: JsonObject = Field(
+    assemblyai_params: JobParams = Field(
         {},
         repr=False,
-        description="JSON object laid over the parameters of every transcription job",
+        description="JSON object laid over the parameters of every transcription job;"
+        " null takes one away",
         examples=['{"language_code": "de"}'],
+    )
+    assemblyai_params_file: JobParamsFile = Field(
+        {},
+        repr=False,
+        description="JSON file with such an object; ASSEMBLYAI_PARAMS is laid over it",
+        examples=["/etc/audiohook/assemblyai.json"],
+        json_schema_extra={"default": ""},
+    )
+    transcribe_language: Language | None = Field(
+        None,
+        description="Language of the calls: call takes each call's own, detect lets"
+        " AssemblyAI find it, or a code; without it AssemblyAI takes English",
+        examples=["de"],
+    )
+    transcribe_min_seconds: float = Field(
+        1 * SECONDS,
+        # Source: AssemblyAI, "What is the minimum audio duration".
+        ge=0.16 * SECONDS,
+        le=24 * HOURS,
+        allow_inf_nan=False,
+        description="Shorter calls are not transcribed",
+        examples=["1"],
+    )
+    transcribe_silence: Silence = Field(
+        # Comfort noise of telephony, at -60 dBm0, peaks below, quiet speech above.
+        -50.0,
+        description="Calls that are never louder than this are not transcribed: dB of"
+        " full scale, or off",
+        examples=["-50"],
+    )
+    transcribe_parallel: int = Field(
+        # Source: AssemblyAI, "Rate limits", of a paid account.
+        200,
+        ge=1,
+        le=10_000,
+        description="Most transcription jobs at a time",
+        examples=["200"],
     )
     delete_transcript: bool = Field(
         False,
@@ -414,8 +576,15 @@ class Settings(BaseSettings):
     )
     webhook_url: SecretUrl | None = Field(
         None,
-        description="Address told of every stored call",
-        examples=["https://example.com/calls"],
+        description="Public address at which AssemblyAI's reports reach this service;"
+        " without it jobs are polled",
+        examples=["https://example.com/assemblyai"],
+    )
+    webhook_secret: Token | None = Field(
+        None,
+        description="Secret that comes with those reports; without it one is made from"
+        " ASSEMBLYAI_API_KEY, the same in every process",
+        examples=["c2VjcmV0IGZvciByZXBvcnRz"],
     )
     tls_certificate: Path | None = Field(
         None,
@@ -429,15 +598,45 @@ class Settings(BaseSettings):
     )
     admin_port: Port = Field(
         9090,
-        description="Port for health and metrics, on loopback; 0 takes any that is"
-        " free",
+        description="Port for health and metrics; 0 takes any that is free",
         examples=["9090"],
+    )
+    admin_host: Host = Field(
+        "127.0.0.1",
+        description="Address of that port; whoever can reach it can read it",
+        examples=["127.0.0.1"],
     )
     max_calls: int | None = Field(
         None,
         ge=1,
         description="Most calls at a time; no limit by default",
         examples=["1000"],
+    )
+    max_calls_per_key: int | None = Field(
+        None,
+        ge=1,
+        description="Most calls at a time with one API key; no limit by default",
+        examples=["500"],
+    )
+    new_calls_per_key: NewCalls | None = Field(
+        None,
+        description="Most new calls a second with one API key, and after a colon how"
+        " many at once, which is ten times as many without it; no limit by default",
+        examples=["50:500"],
+    )
+    max_handshakes: int = Field(
+        4096,
+        ge=1,
+        description="Most connections at a time that have not become a call yet; the"
+        " oldest makes room",
+        examples=["4096"],
+    )
+    spool_low_water_mib: int = Field(
+        # An hour of 10 calls, and what the live ones still need.
+        512,
+        ge=1,
+        description="With less room than this for the spool no new call is taken, MiB",
+        examples=["512"],
     )
     drain_timeout: float = Field(
         5 * MINUTES,
@@ -459,6 +658,12 @@ class Settings(BaseSettings):
         description="Form of the log; auto is console in a terminal, json elsewhere",
         examples=["auto"],
     )
+    log_level: LogLevel = Field(
+        "info",
+        description="Least level of a line that is logged: debug, info, warning or"
+        " error",
+        examples=["info"],
+    )
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -476,6 +681,8 @@ class Settings(BaseSettings):
             yield "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set"
         if self.s3_kms_key_id and self.s3_encryption != "aws:kms":
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
+        if self.webhook_secret and not self.webhook_url:
+            yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 

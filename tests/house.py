@@ -115,6 +115,7 @@ def make_service(
         **{
             "port": 0,
             "host": "127.0.0.1",
+            "admin_port": 0,
             "api_key": KEY,
             "recordings_dir": folder,
             "ingest_interval": 0.02,

@@ -6,13 +6,14 @@ import io
 import json
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 import structlog
 
 from audiohook import logs
 from audiohook.logs import Limiter, configure
+from audiohook.settings import LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -310,3 +311,63 @@ def test_limiter_flush_begins_anew(
     limiter.flush()
     limiter.write(logging.INFO, "a")
     assert len(written(stream)) == 1
+
+
+def test_level_changes_for_loggers_that_exist() -> None:
+    stream = io.StringIO()
+    configure("json", logging.WARNING, stream=stream)
+    log = logger().bind(session="s")
+    log.info("a")
+    log.log(logging.INFO, "b")
+    logs.set_level(logging.DEBUG)
+    log.debug("c")
+    logging.getLogger("trio").info("d")
+    logs.set_level(logging.ERROR)
+    log.warning("e")
+    logging.getLogger("trio").warning("f")
+    log.error("g")
+    assert [line["event"] for line in lines(stream)] == ["c", "g"]
+
+
+def test_levels_are_those_of_the_setting() -> None:
+    assert set(logs.LEVELS) == set(get_args(get_args(LogLevel)[0]))
+
+
+def record(name: str) -> logging.LogRecord:
+    return logging.LogRecord(name, logging.ERROR, "", 0, "x", None, None)
+
+
+def test_library_that_floods_is_held_back_and_counted() -> None:
+    clock = Clock()
+    limit = logs.LibraryLimit(lines=2, interval=60.0, clock=clock)
+    assert [limit.filter(record("trio")) for _ in range(5)] == [True] * 2 + [False] * 3
+    assert limit.filter(record("botocore"))
+    clock.now += 60.0
+    later = record("trio")
+    assert limit.filter(later)
+    assert later.__dict__["held_back"] == 3
+    clock.now += 60.0
+    latest = record("trio")
+    assert limit.filter(latest)
+    assert "held_back" not in latest.__dict__
+
+
+@pytest.mark.parametrize("name", ["audiohook", "audiohook.spool"])
+def test_own_lines_are_not_held_back_by_the_handler(name: str) -> None:
+    limit = logs.LibraryLimit(lines=1)
+    assert all(limit.filter(record(name)) for _ in range(100))
+
+
+def test_number_of_held_back_lines_is_written() -> None:
+    stream = io.StringIO()
+    configure("json", stream=stream)
+    library = logging.getLogger("trio.serve_listeners")
+    (limit,) = logging.getLogger().handlers[0].filters
+    assert isinstance(limit, logs.LibraryLimit)
+    clock = limit._clock = Clock()
+    for _ in range(15):
+        library.error("accept returned EMFILE")
+    assert len(lines(stream)) == 10
+    clock.now += 60.0
+    library.error("accept returned EMFILE")
+    assert lines(stream)[-1]["held_back"] == 5

@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from audiohook.simulator.load.framing import Opcode, masked_frame
+from audiohook.simulator.load.shelf import open_shelf, recordings
+from audiohook.simulator.load.verify import verify
 from bench.compare import summarise, table
-from bench.load import (
-    Load,
-    LoadOptions,
-    find_recordings,
-    frame_header,
-    masked_frame,
-    verify,
-)
 from bench.measure_server import free_port, start_server, stop_server
 from bench.peers import SERVERS, build
+from tests.simulator.load.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,35 +37,29 @@ def port(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[int]:
     assert stop_server(server) == 0, (tmp_path / "server.log").read_text()
 
 
-def make_load(port: int, *, calls: int, api_key: str = KEY) -> Load:
-    return Load(
-        LoadOptions(
-            uri=f"ws://127.0.0.1:{port}/",
-            calls=calls,
-            duration=1.5,
-            ramp=0.1,
-            frame_bytes=1600,
-            rate=10.0,
-            api_key=api_key,
-        )
-    )
+def make_load(port: int, *, calls: int, api_key: str = KEY) -> Run:
+    uri = f"ws://127.0.0.1:{port}/"
+    return Run(uri, calls=calls, length="1.5", ramp=0.1, api_key=api_key)
 
 
 @pytest.mark.slow
-def test_peer_stores_every_byte(port: int, tmp_path: Path) -> None:
-    # Enough to end together by the dozen, and long enough for a ping.
+async def test_peer_stores_every_byte(port: int, tmp_path: Path) -> None:
+    # Enough to end together by the dozen, and long enough for pings.
     load = make_load(port, calls=30)
-    load.run()
-    assert [call.failure for call in load.calls] == [""] * 30
-    assert len(load.pings) == 30
-    assert verify(tmp_path / "recordings", load.calls, 1600) == []
+    await load.make()
+    assert [call.faults for call in load.calls] == [()] * 30
+    assert load.figures.times["pong"].total >= 30
+    shelf = open_shelf(str(tmp_path / "recordings"))
+    verdict = await verify(load.calls, shelf, raw_only=True)
+    assert (verdict.sound, verdict.faults) == (30, [])
 
 
 @pytest.mark.slow
-def test_peer_refuses_another_key(port: int) -> None:
+async def test_peer_refuses_another_key(port: int) -> None:
     load = make_load(port, calls=1, api_key=KEY[:-1] + "e")
-    load.run()
-    assert load.calls[0].failure == "upgrade answered with 401"
+    await load.make()
+    (fault,) = load.calls[0].faults
+    assert fault.startswith("upgrade: the upgrade was answered with 401")
 
 
 @pytest.mark.slow
@@ -94,15 +84,17 @@ def test_peer_keeps_what_came_before_a_lost_socket(port: int, tmp_path: Path) ->
         )
         # RFC 6455, section 1.3.
         assert b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in peer.recv(4096)
-        peer.sendall(masked_frame(1, json.dumps(opening).encode()))
+        peer.sendall(masked_frame(Opcode.TEXT, json.dumps(opening).encode()))
         assert b'"media":[{"type": "audio"}]' in peer.recv(4096)
         # A message in two fragments with a ping between, and one that never ends.
-        first = bytearray(masked_frame(2, audio[:301]))
+        first = bytearray(masked_frame(Opcode.BINARY, audio[:301]))
         first[0] &= 0x7F
-        second = masked_frame(9, b"ping") + masked_frame(0, audio[301:])
-        peer.sendall(first + second + frame_header(2, 64, b"1234") + bytes(63))
+        second = masked_frame(Opcode.PING, b"ping")
+        second += masked_frame(Opcode.CONTINUATION, audio[301:])
+        peer.sendall(first + second + b"\x82\xc01234" + bytes(63))
         assert peer.recv(4096) == b"\x8a\x04ping"
-    path = find_recordings(tmp_path / "recordings")[conversation]
+    (folder,) = recordings(open_shelf(str(tmp_path / "recordings")))[conversation]
+    path = tmp_path / "recordings" / str(folder.raw)
     until = time.monotonic() + 5
     while path.stat().st_size < len(audio) and time.monotonic() < until:
         time.sleep(0.05)

@@ -12,8 +12,10 @@ import trustme
 
 from audiohook import settings
 from audiohook.errors import ConfigError
+from audiohook.file_limit import raise_file_limit
 from audiohook.protocol.messages import Channel
-from audiohook.service import make_tls_context, raise_file_limit, recover
+from audiohook.recovery import recover
+from audiohook.tls import make_tls_context
 from tests.house import KEY, House, house, make_service, upgrade_request
 from tests.reference_frames import TEXT, frame
 from tests.reference_ulaw import decode

@@ -165,7 +165,7 @@ def test_env_file_misspelt_name_stops(line: str, name: str, hint: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["NODE_ENV", "HOSTNAME", "POST", "LOG_LEVEL", "LANG"])
+@pytest.mark.parametrize("name", ["NODE_ENV", "HOSTNAME", "POST", "TERM", "LANG"])
 def test_env_file_foreign_name_is_let_be(name: str) -> None:
     assert with_env_file(f"{name}=x\nPORT=7\n").port == 7
 
@@ -279,6 +279,11 @@ GOOD = [
     ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:8333/", "http://127.0.0.1:8333"),
     ("ASSEMBLYAI_BASE_URL", "https://[::1]:8000/v2", "https://[::1]:8000/v2"),
     ("ASSEMBLYAI_PARAMS", '{"a": [1, null]}', {"a": [1, None]}),
+    ("TRANSCRIBE_LANGUAGE", "call", "call"),
+    ("TRANSCRIBE_LANGUAGE", "es-419", "es_419"),
+    ("TRANSCRIBE_MIN_SECONDS", "0.16", 0.16),
+    ("TRANSCRIBE_SILENCE", "off", "off"),
+    ("TRANSCRIBE_SILENCE", "-60", -60.0),
     ("KEEP_RAW", "false", False),
     ("KEEP_RAW", "1", True),
     ("WAV_ENCODING", "ulaw", "ulaw"),
@@ -357,6 +362,20 @@ BAD = [
     ("ASSEMBLYAI_PARAMS", "hush"),
     ("ASSEMBLYAI_PARAMS", '["hush"]'),
     ("ASSEMBLYAI_PARAMS", '{"hush": NaN}'),
+    ("ASSEMBLYAI_PARAMS", '{"audio_url": "hush"}'),
+    ("ASSEMBLYAI_PARAMS", '{"webhook_url": "hush"}'),
+    ("ASSEMBLYAI_PARAMS_FILE", "hush"),
+    ("ASSEMBLYAI_PARAMS_FILE", "."),
+    ("TRANSCRIBE_LANGUAGE", "hush!"),
+    ("TRANSCRIBE_LANGUAGE", "hush"),
+    ("TRANSCRIBE_MIN_SECONDS", "0.159"),
+    ("TRANSCRIBE_MIN_SECONDS", "nan"),
+    ("TRANSCRIBE_SILENCE", "hush"),
+    ("TRANSCRIBE_SILENCE", "nan"),
+    ("TRANSCRIBE_SILENCE", "0"),
+    ("TRANSCRIBE_SILENCE", "-97"),
+    ("TRANSCRIBE_PARALLEL", "0"),
+    ("WEBHOOK_SECRET", "hush hush"),
     ("ASSEMBLYAI_PARAMS", '{"hush": ' + "[" * 100_000),
     ("WEBHOOK_URL", "hush"),
     ("WEBHOOK_URL", "https://example.com:hush/"),
@@ -414,7 +433,12 @@ def test_examples_are_good_and_every_setting_has_one(
 ) -> None:
     for attribute, field in settings.Settings.model_fields.items():
         assert field.examples, attribute
-        if attribute not in {"aws_other", "tls_certificate", "tls_key"}:
+        if attribute not in {
+            "assemblyai_params_file",
+            "aws_other",
+            "tls_certificate",
+            "tls_key",
+        }:
             monkeypatch.setenv(attribute.upper(), field.examples[0])
     assert load().max_calls == 1000
 
@@ -493,7 +517,8 @@ def test_secrets_are_never_shown() -> None:
         aws_secret_access_key="hush",
         assemblyai_api_key="hush",
         webhook_url="https://example.com/hush",
-        assemblyai_params='{"webhook_auth_header_value": "hush"}',
+        assemblyai_params='{"prompt": "hush"}',
+        webhook_secret="hush",
     )
     assert "hush" not in repr(found)
     assert "hush" not in str(found)
@@ -513,7 +538,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_describe_has_every_setting_once() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 34
+    assert len({row.name for row in rows}) == len(rows) == 47
     assert all(row.meaning and "\n" not in row.meaning for row in rows)
     by_name = {row.name: row.default for row in rows}
     assert by_name["PORT"] == "3000"
@@ -536,3 +561,31 @@ def test_decode_secret_with_and_without_padding(secret: bytes, padded: bool) -> 
 def test_decode_secret_refuses(text: str) -> None:
     with pytest.raises(ValueError, match=r"^is not base64$"):
         decode_secret(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [
+        ("50", (50.0, 500)),
+        ("50:7", (50.0, 7)),
+        ("0.5", (0.5, 5)),
+        ("0.01", (0.01, 1)),
+        ("2.5:1", (2.5, 1)),
+    ],
+)
+def test_rate_has_a_burst(text: str, rate: tuple[float, int]) -> None:
+    found = with_env_file(f"NEW_CALLS_PER_KEY={text}").new_calls_per_key
+    assert found == rate
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0.0", "50:0", "-1", "1e3", "50:", ":5", "x", "1/s"]
+)
+def test_rate_refuses(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^NEW_CALLS_PER_KEY: .*=50:500$"):
+        with_env_file(f"NEW_CALLS_PER_KEY={text}")
+
+
+@pytest.mark.parametrize("text", ["WARNING", "warning"])
+def test_log_level_in_either_case(text: str) -> None:
+    assert with_env_file(f"LOG_LEVEL={text}").log_level == "warning"

@@ -20,7 +20,7 @@ from audiohook.protocol.messages import (
     parse_server_message,
 )
 from audiohook.protocol.signature import sign
-from bench.load import take_frames
+from audiohook.simulator.load.framing import FrameReader
 from tests.house import ORGANIZATION, upgrade_request
 from tests.reference_frames import BINARY, CLOSE, TEXT, frame
 from tests.slow.processes import numbered_audio
@@ -87,8 +87,8 @@ class Peer:
         self._serverseq = 0
         self._tcp = trio.socket.socket()
         self._stream: trio.SocketStream | None = None
-        self._incoming = bytearray()
-        self._frames: list[tuple[int, bytes]] = []
+        self._reader = FrameReader()
+        self._incoming = self._reader.data
         self._began = 0.0
 
     # The connection.
@@ -202,11 +202,10 @@ class Peer:
 
     async def next_frame(self) -> tuple[int, bytes] | None:
         """Returns opcode and payload; None if the server has hung up instead."""
-        while not self._frames:
-            self._frames = take_frames(self._incoming)
-            if not self._frames and not await self._receive():
+        while (frame := self._reader.next_frame()) is None:
+            if not await self._receive():
                 return None
-        return self._frames.pop(0)
+        return frame
 
     async def hear(self) -> ServerMessage:
         """Returns the next message, which must be in order to the letter."""

@@ -21,7 +21,7 @@ import trio
 
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.wav import Encoding, header
-from bench.load import GROUP, audio_of
+from audiohook.simulator.load._frames import BLOCK_BYTES, audio
 from tests import reference_ulaw
 from tests.house import KEY, Recording
 from tests.waiting import wait_until
@@ -228,7 +228,7 @@ class Site:
 def numbered_audio(number: int, seconds: float) -> bytes:
     """Makes stereo µ-law whose every 8 bytes tell the call and their place in it."""
     frame_bytes = round(seconds * SAMPLE_RATE_HZ) * _CHANNELS
-    return audio_of(frame_bytes - frame_bytes % GROUP.size, number, 0)
+    return audio(number, 0, frame_bytes // BLOCK_BYTES)
 
 
 def write_wav(path: Path, audio: bytes) -> Path:

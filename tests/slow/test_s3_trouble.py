@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from audiohook.service import raise_file_limit
+from audiohook.file_limit import raise_file_limit
 from audiohook.simulator.client import place_call
+from audiohook.simulator.load.shelf import open_shelf
+from audiohook.simulator.load.verify import verify
 from audiohook.simulator.options import CallOptions
-from bench.load import Load, LoadOptions, verify
 from bench.measure_server import sample
 from tests.faultproxy import (
     INTERNAL_ERROR,
@@ -26,6 +27,7 @@ from tests.faultproxy import (
     Throttle,
 )
 from tests.house import KEY
+from tests.simulator.load.runs import Run
 from tests.slow.bucket import Bucket, Mortal, aws_settings
 from tests.slow.processes import (
     Server,
@@ -74,43 +76,33 @@ AWAY_CALLS = 100
 TOLERANCE = 16
 
 MANY_CALLS = 300
-FRAME_BYTES = 1600
 # The process itself; and eight parts on their way.
 RSS_LIMIT_MIB = 200
 UPLOADS_LIMIT_MIB = 64
 MIB = 1024 * 1024
 
 
-def load_on(server: Server, calls: int, ramp: float) -> Load:
+def load_on(server: Server, calls: int, ramp: float) -> Run:
     """Prepares calls of a second each."""
-    options = LoadOptions(
-        uri=server.uri,
-        calls=calls,
-        duration=1.0,
-        ramp=ramp,
-        frame_bytes=FRAME_BYTES,
-        rate=10.0,
-        api_key=KEY,
-    )
-    return Load(options)
+    return Run(server.uri, calls=calls, ramp=ramp, api_key=KEY)
 
 
-async def run_load(load: Load) -> None:
+async def run_load(load: Run) -> None:
     """Has all calls made; none may notice anything."""
-    await trio.to_thread.run_sync(load.run)
-    assert [call.failure for call in load.calls if call.failure] == []
+    await load.make()
+    assert [call.faults for call in load.calls if call.faults] == []
 
 
-async def check_loads(bucket: Bucket, loads: Sequence[Load], root: Path) -> None:
+async def check_loads(bucket: Bucket, loads: Sequence[Run], root: Path) -> None:
     """Holds a bucket against what was said."""
     calls = [call for load in loads for call in load.calls]
     recordings = await trio.to_thread.run_sync(bucket.fetch, root)
-    assert set(recordings) == {call.session_id for call in calls}
+    assert set(recordings) == {call.session for call in calls}
     for (recording,) in recordings.values():
         assert recording.facts["ended"]["complete"] is True
         sound_audio(recording, root)
-    for load in loads:
-        assert verify(root, load.calls, FRAME_BYTES) == []
+    verdict = await verify(calls, open_shelf(str(root)))
+    assert (verdict.sound, verdict.faults) == (len(calls), [])
     sizes = await trio.to_thread.run_sync(bucket.sizes)
     assert len(sizes) == 3 * len(calls)
 

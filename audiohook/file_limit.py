@@ -1,0 +1,36 @@
+"""How many files, and so how many calls, the process may have open."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+from audiohook.errors import ConfigError
+
+# A call has a socket, its audio and its journal open.
+_FILES_PER_CALL = 3
+_FILES_BESIDE = 256
+
+
+def raise_file_limit(max_calls: int | None) -> None:
+    """Raises the limit of open files as far as is allowed.
+
+    Args:
+        max_calls: Most calls at a time; None if there is no such limit.
+
+    Raises:
+        ConfigError: Even so there are too few for so many calls.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if max_calls is None:
+        return
+    needed = max_calls * _FILES_PER_CALL + _FILES_BESIDE
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raise ConfigError(
+            f"MAX_CALLS: {max_calls} calls need {needed} open files and the limit is"
+            f" {soft}; lower it to {max(1, (soft - _FILES_BESIDE) // _FILES_PER_CALL)}"
+            f" or raise LimitNOFILE (ulimit -Hn) to {needed}"
+        )

@@ -1,0 +1,115 @@
+"""Finishing what other processes left in the spool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from audiohook.file_limit import raise_file_limit
+from audiohook.metrics import Metrics
+from audiohook.storing import make_deliveries, make_storage
+from audiohook.transcribing import make_transcribing
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.recording.spool import Spool
+    from audiohook.settings import Settings
+    from audiohook.storage.delivery import Deliveries
+    from audiohook.transcribing import Transcribing
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+
+# How long `recover` waits for transcripts once all calls are stored.
+_RECOVER_DEADLINE = 30 * MINUTES
+# Most calls of each kind that are taken over at a time.
+_ADOPT_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `recover` has done.
+
+    Attributes:
+        stored: Calls that were stored.
+        waiting: Calls that could not be stored.
+        transcribed: Files of which the transcript was stored.
+        untranscribed: Calls that are stored and still wait for transcripts.
+    """
+
+    stored: int
+    waiting: int
+    transcribed: int
+    untranscribed: int
+
+
+async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered:
+    """Finishes what earlier processes left in the spool, without serving.
+
+    Calls that another process holds are left to it. All calls are stored first.
+    Transcripts are then waited for, for half an hour at most, and not at all for
+    what somebody has to mend first.
+
+    Returns:
+        What was done, and what is left in the spool.
+
+    Raises:
+        SpoolError: The spool cannot be used.
+    """
+    spool, store, uploader = make_storage(settings)
+    raise_file_limit(settings.max_calls)
+    metrics = Metrics()
+    transcribing = make_transcribing(
+        settings, spool=spool, store=store, metrics=metrics, log=log
+    )
+    deliveries = make_deliveries(uploader, transcribing, metrics=metrics, log=log)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(spool.run)
+        await nursery.start(deliveries.run)
+        if transcribing is not None:
+            await nursery.start(transcribing.jobs.run)
+        more = True
+        while more:
+            more = await adopt(spool, deliveries, transcribing)
+            await deliveries.wait_settled()
+        done = deliveries.statistics()
+        transcribed, untranscribed = 0, spool.passed_over_delivered
+        if transcribing is not None:
+            with trio.move_on_after(_RECOVER_DEADLINE):
+                await transcribing.jobs.wait_settled()
+            jobs = transcribing.jobs.statistics()
+            transcribed, untranscribed = jobs.completed, untranscribed + jobs.calls
+        nursery.cancel_scope.cancel()
+    if transcribing is not None:
+        await transcribing.aclose()
+    return Recovered(done.stored, done.waiting, transcribed, untranscribed)
+
+
+async def adopt(
+    spool: Spool, deliveries: Deliveries, transcribing: Transcribing | None
+) -> bool:
+    """Takes over calls that nobody holds any more, as many as there is room for.
+
+    Returns:
+        Whether it is worth looking for more at once.
+
+    Raises:
+        SpoolError: The spool cannot be read.
+    """
+    room = min(_ADOPT_LIMIT, deliveries.room)
+    jobs_room = 0 if transcribing is None else min(_ADOPT_LIMIT, transcribing.jobs.room)
+    if not room and not jobs_room:
+        return False
+    found = await spool.adopt(limit=room, delivered_limit=jobs_room)
+    delivered = [call for call in found if call.record.delivered]
+    for call in found:
+        if not call.record.delivered:
+            deliveries.add(call)
+        elif transcribing is not None:
+            transcribing.jobs.add(call)
+    return (0 < room == len(found) - len(delivered)) or (
+        0 < jobs_room == len(delivered)
+    )

@@ -1,0 +1,79 @@
+"""The way from the spool to the store, put together from what the operator chose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.spool import Spool
+from audiohook.recording.wav import Encoding
+from audiohook.storage.delivery import Deliveries
+from audiohook.storage.folder import FolderStore
+from audiohook.storage.s3 import S3Store
+from audiohook.storage.s3_client import S3Options
+from audiohook.storage.upload import Uploader
+from audiohook.transcribing import make_planner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.metrics import Metrics
+    from audiohook.recording.spool import SpooledCall
+    from audiohook.settings import Settings
+    from audiohook.transcribing import Transcribing
+
+MIB = 1024 * 1024
+
+SPOOL_FOLDER = ".spool"
+"""Name of the spool, below the folder of the recordings."""
+
+
+def make_deliveries(
+    uploader: Uploader,
+    transcribing: Transcribing | None,
+    *,
+    metrics: Metrics,
+    log: FilteringBoundLogger,
+) -> Deliveries:
+    """Makes what brings calls to the store, and then to whoever transcribes them."""
+    delivered: Callable[[SpooledCall], None] | None = None
+    if transcribing is not None:
+        delivered = transcribing.jobs.add
+    return Deliveries(uploader, metrics=metrics, log=log, delivered=delivered)
+
+
+def make_store(settings: Settings) -> FolderStore | S3Store:
+    """Makes the store that the settings name: a bucket, or else a folder."""
+    if settings.s3_bucket is None:
+        return FolderStore(settings.recordings_dir)
+    return S3Store(
+        settings.s3_bucket,
+        options=S3Options(
+            encryption=settings.s3_encryption,
+            kms_key_id=settings.s3_kms_key_id,
+            storage_class=settings.s3_storage_class,
+            tags=settings.s3_tags,
+        ),
+    )
+
+
+def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uploader]:
+    """Makes the spool, the store, and what brings calls from one to the other."""
+    spool = Spool(
+        settings.recordings_dir / SPOOL_FOLDER,
+        low_water_bytes=settings.spool_low_water_mib * MIB,
+    )
+    store = make_store(settings)
+    uploader = Uploader(
+        store,
+        spool,
+        prefix=settings.s3_key_prefix,
+        encoding=Encoding(settings.wav_encoding),
+        layout=Layout(settings.channel_layout),
+        gaps=Gaps(settings.gaps),
+        keep_raw=settings.keep_raw,
+        plan_transcripts=make_planner(settings).plan,
+    )
+    return spool, store, uploader
