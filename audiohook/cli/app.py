@@ -1,0 +1,84 @@
+"""What all commands share: the application, its log, and its errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import structlog
+import typer
+
+from audiohook import __version__, logs
+from audiohook.errors import AudioHookError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.settings import Settings
+
+_EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="audiohook",
+    help="Records Genesys Cloud calls that come by AudioHook Monitor.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EnvFile = Annotated[
+    Path, typer.Option(help="File with settings, one NAME=value a line.")
+]
+
+
+def main() -> None:
+    """Runs the command; ends the process with its exit code."""
+    try:
+        app()
+    except* AudioHookError as group:
+        for error in _leaves(group):
+            print(f"audiohook: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(_EXIT_USAGE)
+
+
+def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"audiohook {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    """Records Genesys Cloud calls that come by AudioHook Monitor."""
+
+
+def start_log(chosen: Settings) -> FilteringBoundLogger:
+    """Begins to log as the settings say, and puts AWS's own names where they work."""
+    logs.configure(chosen.log_format, logs.LEVELS[chosen.log_level])
+    # botocore finds the AWS names of .env where it always looks.
+    os.environ.update(chosen.aws_environment())
+    return own_log()
+
+
+def own_log() -> FilteringBoundLogger:
+    """Returns where our lines go."""
+    log: FilteringBoundLogger = structlog.get_logger(logs.OWN_LOGGERS)
+    return log

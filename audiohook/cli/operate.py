@@ -1,0 +1,81 @@
+"""Commands for whoever installs the service and looks after it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+from rich.console import Console
+
+from audiohook import install, settings
+from audiohook.checks import describe_permissions, run_checks
+from audiohook.cli.app import EnvFile, app, start_log
+
+
+@app.command()
+def check(
+    *,
+    iam: Annotated[
+        bool,
+        typer.Option(
+            "--iam", help="Only print what an AWS account must allow, and tidy up."
+        ),
+    ] = False,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Try the settings for real, and say in one line each what is wrong.
+
+    Ends with 1 if anything does not work.
+    """
+    chosen = settings.load(env_file=env_file)
+    start_log(chosen)
+    if iam:
+        typer.echo(describe_permissions(chosen))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    sys.exit(trio.run(run_checks, chosen, console))
+
+
+@app.command()
+def install_service(
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be written.")
+    ] = False,
+    instances: Annotated[
+        int,
+        typer.Option(
+            help="So many that share a port, each on a core of its own; without it"
+            " one, which systemd hands its port."
+        ),
+    ] = 0,
+    port: Annotated[int, typer.Option(help="Port of the one.")] = 3000,
+    user: Annotated[str, typer.Option(help="User to run as.")] = "audiohook",
+    state: Annotated[
+        str, typer.Option(help="Name of the spool's folder, below /var/lib.")
+    ] = "audiohook",
+    env_file: Annotated[
+        Path, typer.Option(help="Where the service finds its settings.")
+    ] = Path("/etc/audiohook/audiohook.env"),
+    root: Annotated[
+        Path, typer.Option(help="Write below this folder, to make a package.")
+    ] = Path("/"),
+) -> None:
+    """Write systemd's units for this installation, and tell what to type next."""
+    installation = install.Installation(
+        user=user, state=state, env_file=env_file, port=port, instances=instances
+    )
+    if dry_run:
+        for path, text in installation.files().items():
+            typer.echo(f"# {root / path}\n{text}")
+        return
+    if root == Path("/"):
+        install.check_reachable(installation)
+    for path in install.write(installation, root):
+        typer.echo(f"wrote {path}")
+    typer.echo("\nAs root, type next:\n")
+    for command in installation.next_steps():
+        typer.echo(f"    {command}")

@@ -1,0 +1,127 @@
+"""Commands that run the service, or finish what it left."""
+
+from __future__ import annotations
+
+import gc
+import secrets
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import trio
+import typer
+from rich.console import Console
+
+from audiohook import recovery, service, settings, systemd
+from audiohook.authentication import configured_keys
+from audiohook.cli.app import EnvFile, app, start_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_KEY_BYTES = 24
+_GC_THRESHOLDS = (20_000, 20, 50)
+
+
+@app.command()
+def serve(
+    *,
+    port: Annotated[int | None, typer.Option(help="Port; overrides PORT.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address; overrides HOST.")] = None,
+    recordings_dir: Annotated[
+        Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Run the service until SIGTERM, which lets live calls end first."""
+    notifier = systemd.Notifier.from_environment()
+    inherited = systemd.inherited_sockets()
+
+    def read() -> settings.Settings:
+        return settings.load(
+            env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
+        )
+
+    chosen = read()
+    log = start_log(chosen)
+    keys = configured_keys(chosen)
+    announce: Callable[[int], None] = _no_announcement
+    if not keys:
+        key = secrets.token_urlsafe(_KEY_BYTES)
+        keys = {key: None}
+        announce = _announcement(key)
+    if chosen.assemblyai_api_key is None:
+        log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")
+    _calm_garbage_collector()
+    house = service.Service(
+        chosen,
+        keys,
+        log=log,
+        read_settings=read,
+        notifier=notifier,
+        inherited=inherited,
+    )
+    trio.run(service.serve, house, announce)
+
+
+def _no_announcement(_port: int) -> None:
+    """Says nothing: the operator knows the keys."""
+
+
+def _announcement(key: str) -> Callable[[int], None]:
+    """Returns what tells a person how to make a first call; the key is shown once."""
+
+    def announce(port: int) -> None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(
+            "\nNo API_KEY is set: this key is good until the service stops, and only"
+            " this machine can connect."
+            f"\n\n    API key  {key}"
+            "\n\nMake a call from another shell:"
+            f"\n\n    {_own_command()} call ws://127.0.0.1:{port}/ --api-key {key}\n",
+            markup=False,
+        )
+
+    return announce
+
+
+def _own_command() -> str:
+    """How the person at the keyboard reaches this program."""
+    path = Path(sys.argv[0])
+    if path.name == "__main__.py":
+        return "python -m audiohook"
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+@app.command()
+def recover(*, env_file: EnvFile = Path(".env")) -> None:
+    """Finish what an earlier process left in the spool, without serving."""
+    chosen = settings.load(env_file=env_file)
+    log = start_log(chosen)
+
+    async def run() -> int:
+        found = await recovery.recover(chosen, log=log)
+        typer.echo(f"{found.stored} calls stored, {found.waiting} left in the spool")
+        if found.transcribed or found.untranscribed:
+            typer.echo(
+                f"{found.transcribed} transcripts stored,"
+                f" {found.untranscribed} calls left that wait for theirs"
+            )
+        return 1 if found.waiting or found.untranscribed else 0
+
+    sys.exit(trio.run(run))
+
+
+def _calm_garbage_collector() -> None:
+    """Makes full collections rare.
+
+    Live calls are thousands of objects that hang together and stay for long; to
+    walk over them after every few hundred allocations took a tenth of the whole
+    service's time. Calls that end leave cycles, so it is not switched off.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
