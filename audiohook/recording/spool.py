@@ -142,6 +142,14 @@ class SpooledCall:
         return self.record.whole_frames(self.files.audio_bytes())
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether a sync has failed, after which no other proves anything.
+
+        Only who adopts the call anew may take it for safe again.
+        """
+        return self.files.failure is not None
+
+    @property
     def released(self) -> bool:
         """Whether the call was given up."""
         return self._released
