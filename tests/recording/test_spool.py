@@ -31,6 +31,7 @@ from audiohook.recording.journal import (
     replay,
 )
 from audiohook.recording.spool import Spool
+from audiohook.recording.survey import SpoolSurvey, survey
 from tests.recording.factory import entries, make_closed, make_opened, running
 
 if TYPE_CHECKING:
@@ -102,6 +103,31 @@ def failing(
 # Creating
 
 
+async def test_create_takes_a_session_id_that_is_there_already(tmp_path: Path) -> None:
+    """A client may try again with the same one before the first call is stored."""
+    opened = make_opened()
+    names = [opened.session_id, *(f"{opened.session_id}_{n}" for n in range(2, 100))]
+    async with running(tmp_path) as spool:
+        calls = [await spool.create(opened) for _ in names]
+        assert [call.folder.name for call in calls] == names
+        assert all(map(is_locked, (call.folder for call in calls)))
+        with pytest.raises(SpoolError, match="cannot be created") as caught:
+            await spool.create(opened)
+        assert not caught.value.full
+        assert entries(tmp_path) == set(names)
+        assert await spool.probe()
+        os.pwrite(calls[1].audio_fd, b"ab", 0)
+        for call in calls:
+            call.release()
+        assert len(await spool.adopt()) == len(names)
+        survey = survey_of(tmp_path, {opened.session_id})
+        assert (survey.calls, survey.oldest_seconds) == (len(names), 0)
+
+
+def survey_of(folder: Path, live: set[str]) -> SpoolSurvey:
+    return survey(folder, live, time.time())
+
+
 async def test_create_makes_private_files_and_locks_them(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "spool"
     async with running(folder) as spool:
@@ -162,19 +188,6 @@ async def test_calls_of_one_instant_share_a_few_hops(
         assert hops.count("write") <= 4
         assert hops.count("sync") <= 2
         assert all(journal_of(call.folder).closed is not None for call in calls)
-
-
-async def test_create_twice_for_one_session_is_refused(tmp_path: Path) -> None:
-    async with running(tmp_path) as spool:
-        opened = make_opened()
-        call = await spool.create(opened)
-        with pytest.raises(SpoolError) as caught:
-            await spool.create(opened)
-        assert not caught.value.full
-        assert entries(tmp_path) == {opened.session_id}
-        assert await spool.probe()
-        await spool.seal(call, make_closed(0))
-        assert journal_of(call.folder).closed is not None
 
 
 async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
@@ -763,6 +776,18 @@ async def test_adopt_takes_no_more_than_asked(tmp_path: Path) -> None:
         assert {call.folder for call in first}.isdisjoint(
             call.folder for call in second
         )
+
+
+async def test_adopt_takes_the_oldest_first(tmp_path: Path) -> None:
+    folders = [write_call(tmp_path, [make_opened()], b"ab") for _ in range(9)]
+    by_age = sorted(folders, key=lambda folder: folder.name[::-1])
+    for age, folder in enumerate(reversed(by_age)):
+        os.utime(folder, (0, time.time() - 60 * age))
+    async with running(tmp_path) as spool:
+        adopted = [await spool.adopt(3) for _ in range(3)]
+    assert [{call.folder for call in calls} for calls in adopted] == [
+        set(by_age[start : start + 3]) for start in (0, 3, 6)
+    ]
 
 
 async def test_adopt_finishes_what_was_being_removed(tmp_path: Path) -> None:
