@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from audiohook.storage.base import Blob
     from audiohook.storage.s3_body import Body, Digest
-    from audiohook.storage.s3_client import CompletedPart
+    from audiohook.storage.s3_client import CompletedPart, Confirmation
 
 T = TypeVar("T")
 
@@ -504,7 +504,7 @@ class S3Store:
 
             def put(client: S3Client) -> None:
                 body.seek(0)
-                client.put_object(
+                stored = client.put_object(
                     Bucket=self._bucket,
                     Key=key,
                     Body=body,
@@ -515,6 +515,7 @@ class S3Store:
                     **self._for_objects,
                     **condition,
                 )
+                _confirmed(stored, body)
 
             try:
                 await self._make("PutObject", wanted, put)
@@ -583,7 +584,7 @@ class S3Store:
                     ChecksumCRC32=body.crc32,
                     **self._common,
                 )
-                return stored["ETag"]
+                return _confirmed(stored, body)
 
             etag = await self._call("UploadPart", key, upload)
         return Part(number, body.size, etag, body.crc32)
@@ -601,7 +602,7 @@ class S3Store:
         condition = {"IfNoneMatch": "*"} if only_new else {}
 
         def complete(client: S3Client) -> None:
-            client.complete_multipart_upload(
+            stored = client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -610,6 +611,7 @@ class S3Store:
                 **self._common,
                 **condition,
             )
+            _confirmed(stored)
 
         wanted = _Wanted(key, size, token)
         try:
@@ -662,7 +664,8 @@ class S3Store:
 
         Raises:
             KeyExistsError: It is another, or somebody has replaced the object.
-            UploadError: The store did not do as asked.
+            UploadError: The store did not do as asked, or somebody has taken the
+                object away.
         """
         try:
             found = await self.head(wanted.key)
@@ -671,7 +674,9 @@ class S3Store:
             if exc.fault != StoreFault.DENIED:
                 raise
             return
-        if found is None or wanted.owner(found) is Owner.OTHER:
+        if found is None:
+            raise UploadError(f"{wanted.key}: said to be complete, and is not there")
+        if wanted.owner(found) is Owner.OTHER:
             raise KeyExistsError(wanted.key)
 
     async def _read_into_memory(self, load: Callable[[], Body]) -> Body:
@@ -680,16 +685,22 @@ class S3Store:
     async def _call(self, operation: str, key: str, work: Callable[[S3Client], T]) -> T:
         """Make a request in a thread, which is left behind if we are cancelled."""
         client = await self._connected()
-        try:
-            return await trio.to_thread.run_sync(
-                partial(self._guarded, operation, key, client, work),
-                abandon_on_cancel=True,
-                limiter=self._threads,
-            )
-        except UploadError as exc:
-            if exc.fault == StoreFault.BAD_KEY_OR_SECRET:
-                self._forget(client)
-            raise
+        with trio.move_on_after(self._options.request_limit):
+            try:
+                return await trio.to_thread.run_sync(
+                    partial(self._guarded, operation, key, client, work),
+                    abandon_on_cancel=True,
+                    limiter=self._threads,
+                )
+            except UploadError as exc:
+                if exc.fault == StoreFault.BAD_KEY_OR_SECRET:
+                    self._forget(client)
+                raise
+        self._leave_behind(client)
+        host = Place(self._bucket, client.meta.region_name, client.meta.endpoint_url)
+        raise LostAnswerError(
+            f"the answer of {host.host} does not end", fault=StoreFault.AWAY
+        )
 
     def _guarded(
         self,
@@ -703,7 +714,8 @@ class S3Store:
 
         try:
             return work(client)
-        except (BotoCoreError, ClientError, ResponseParserError) as exc:
+        except (BotoCoreError, ClientError, ResponseParserError, KeyError) as exc:
+            # A field that an answer of S3 has for sure is missed as a key.
             meta = client.meta
             place = Place(self._bucket, meta.region_name, meta.endpoint_url)
             raise translate(exc, place, operation=operation, key=key) from exc
@@ -733,6 +745,12 @@ class S3Store:
         if client is self._client and old:
             self._client = None
 
+    def _leave_behind(self, client: S3Client) -> None:
+        """Let other requests have threads and connections that nobody hangs in."""
+        if client is self._client:
+            self._client = None
+            self._threads = trio.CapacityLimiter(self._parallel)
+
 
 def _unambiguous(listed: list[Part]) -> list[Part]:
     """Leave out parts of which nobody can tell which one it is.
@@ -743,6 +761,25 @@ def _unambiguous(listed: list[Part]) -> list[Part]:
     parts = dict.fromkeys(listed)
     times = Counter(part.number for part in parts)
     return [part for part in parts if times[part.number] == 1]
+
+
+def _confirmed(stored: Confirmation, body: Body | None = None) -> str:
+    """Take the store at its word, if it is one.
+
+    Args:
+        stored: Its answer.
+        body: What it got.
+
+    Returns:
+        Its name for the content.
+
+    Raises:
+        KeyError: The answer is not that of a store.
+        LostAnswerError: It got something else.
+    """
+    if body is not None and stored.get("ChecksumCRC32", body.crc32) != body.crc32:
+        raise LostAnswerError("damaged on the way", fault=StoreFault.AWAY)
+    return stored["ETag"]
 
 
 def _completed(part: Part) -> CompletedPart:
