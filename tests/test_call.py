@@ -14,6 +14,7 @@ import trio
 
 from audiohook import call, service
 from audiohook.protocol.events import SessionFault
+from audiohook.protocol.messages import Closed, Opened, Pong
 from audiohook.recording import disk
 from tests.house import KEY, House, house
 from tests.reference_frames import BINARY
@@ -50,6 +51,137 @@ async def test_audio_between_open_and_opened_is_a_fault_of_the_peer(
         (recording,) = it.recordings()
     assert recording.audio(".raw") == peer.audio
     assert recording.facts["ended"]["complete"]
+
+
+# What the reference client and its suite do
+
+_AUDIO = {"type": "audio", "format": "PCMU", "rate": 8000}
+_PROBED = "00000000-0000-0000-0000-000000000000"
+
+
+async def test_probe_of_the_reference_client_is_answered_in_full(
+    tmp_path: Path,
+) -> None:
+    """It sends one frame without any audio before it closes."""
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.upgrade()
+        parameters = peer.open_parameters(
+            conversationId=_PROBED,
+            participant={"id": _PROBED, "ani": "", "aniName": "", "dnis": ""},
+        )
+        await peer.say("open", parameters=parameters)
+        await peer.hear_opened()
+        assert await peer.send(message(BINARY, b""))
+        await peer.leave()
+        await wait_until(lambda: not it.service.statistics().live)
+        assert it.recordings() == []
+        assert it.spooled() == []
+        assert it.service.metrics.probes._value.get() == 1
+
+
+async def test_compression_that_is_offered_is_declined(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+        await peer.connect()
+        key = b"X-API-KEY: " + peer.target.key + b"\r\n"
+        await peer.send(peer.request(key + offer + b"\r\n"))
+        with trio.fail_after(5):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += await peer.stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"extensions" not in head.lower()
+        await peer.say("open", parameters=peer.open_parameters())
+        await peer.hear_opened()
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [["internal", "external"], ["external"], ["internal"]],
+    ids=" ".join,
+)
+async def test_channels_are_taken_as_they_are_offered(
+    tmp_path: Path, channels: list[str]
+) -> None:
+    offer = _AUDIO | {"channels": channels}
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.upgrade()
+        await peer.say("open", parameters=peer.open_parameters(media=[offer]))
+        told = await peer.hear()
+        assert isinstance(told, Opened)
+        assert [each.model_dump(mode="json") for each in told.parameters.media] == [
+            offer
+        ]
+        await peer.play(0.25)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.facts["media"]["channels"] == channels
+    assert recording.audio(".raw") == peer.audio
+    assert recording.audio(".wav")[22] == len(channels)
+
+
+async def test_error_is_taken_note_of_and_close_still_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.25)
+        error = {"code": 408, "message": "Timeout waiting for pong"}
+        await peer.say("error", parameters=error)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+async def test_ping_and_close_in_one_packet_are_both_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        ping = peer.text("ping", parameters={"rtt": "PT0.001453849S"})
+        close = peer.text("close", parameters={"reason": "end"})
+        assert await peer.send(ping + close)
+        pong, closed = await peer.hear(), await peer.hear()
+        assert isinstance(pong, Pong)
+        assert isinstance(closed, Closed)
+        assert (pong.clientseq, closed.clientseq) == (2, 3)
+
+
+async def test_pauses_and_losses_need_not_make_sense(tmp_path: Path) -> None:
+    """Of what the client says is missing, only how much of it counts."""
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.1)
+        await peer.say("paused")
+        await peer.say("paused")
+        missing = {"start": "PT999S", "discarded": "PT0.5S"}
+        await peer.say("resumed", parameters=missing)
+        missing = {"start": "PT6.3S", "discarded": "PT0.3S"}
+        await peer.say("discarded", parameters=missing, position="PT0S")
+        await peer.play(0.1)
+        missing = {"start": "PT0S", "discarded": "PT1000000000S"}
+        await peer.say("discarded", parameters=missing, position="PT0.1S")
+        await peer.say("paused")
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    pcm = recording.audio(".wav")[44:]
+    assert pcm[3200 : 3200 + 25_600] == bytes(25_600)
+    assert any(pcm[3200 + 25_600 : 2 * 3200 + 25_600])
+    paused, discarded, endless = recording.facts["gaps"]
+    assert (paused["kind"], paused["length"]) == ("paused", 0.5)
+    assert (discarded["kind"], discarded["length"]) == ("discarded", 0.3)
+    # Of a call that has only begun no more than its history can be missing.
+    assert endless["kind"] == "discarded"
+    assert 58 < endless["length"] < 62
+    assert recording.facts["ended"] == {
+        "reason": "end",
+        "complete": True,
+        "paused": True,
+    }
 
 
 async def test_session_that_comes_again_is_recorded_again(tmp_path: Path) -> None:
