@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from audiohook.metrics import Metrics
     from audiohook.protocol.messages import OpenParameters
     from audiohook.protocol.session import SessionEvent
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
 
 SECONDS = 1.0
 KIB = 1024

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from audiohook.recording.journal import Fact, Opened
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
 
 
 def encode_all(facts: Iterable[Fact]) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import CallUpload, Uploader
 
 SECONDS = 1.0

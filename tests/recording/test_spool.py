@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import CallRecord, Fact
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
 
 GAP = GapFact(GapKind.PAUSED, 2, 8)
 

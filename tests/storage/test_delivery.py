@@ -19,7 +19,7 @@ from tests.recording.factory import make_opened
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import Uploader
 
 AWAY = UploadError("cannot be reached", fault=StoreFault.AWAY)

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import ClosedFact, Fact, Opened
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Blob, Store
 
 NAME = f"2026-11-22T14-10-44.123Z_{CONVERSATION}_{PARTICIPANT}"
