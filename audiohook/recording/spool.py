@@ -612,6 +612,11 @@ class Spool:
         def open_all() -> tuple[int, disk.Syncer, disk.Syncer, int]:
             spool_fd = disk.open_spool(self._folder)
             free = disk.free_bytes(spool_fd)
+            try:
+                disk.try_writing(spool_fd)
+            except OSError as exc:
+                # What lies there can still be stored, and the disk may be mended.
+                self._refusal = exc
             return spool_fd, disk.Syncer(self._folder), disk.Syncer(self._folder), free
 
         try:
@@ -621,6 +626,8 @@ class Spool:
         self._spool_fd, first, second, self._free_bytes = opened
         self._measured_at = trio.current_time()
         self._running = True
+        if self._refusal is not None:
+            self._note_fault("spool_refuses", self._refusal)
         return first, second
 
     async def _stop(self, syncers: Iterable[disk.Syncer]) -> None:

@@ -137,6 +137,7 @@ def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
     Source: AssemblyAI's guide for Genesys Cloud, `server.js`.
     """
     opened, closed = record.opened, record.closed
+    languages = [opened.language, *(change.language for change in record.languages)]
     values = {
         "session-id": opened.session_id,
         "conversation-id": opened.conversation_id,
@@ -146,7 +147,7 @@ def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
         "audio-format": opened.media.format,
         "sample-rate": str(opened.media.rate),
         "channels": ",".join(opened.media.channels),
-        "language": opened.language or "",
+        "language": languages[-1] or "",
         "duration-seconds": "" if closed is None else str(_duration(wavs)),
         "start-time": opened.started_at,
         "bytes": "" if closed is None else str(closed.stored_bytes),

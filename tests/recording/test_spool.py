@@ -190,6 +190,25 @@ async def test_calls_of_one_instant_share_a_few_hops(
         assert all(journal_of(call.folder).closed is not None for call in calls)
 
 
+async def test_spool_that_cannot_be_written_says_so_before_the_first_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_spool_fd: int) -> None:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    write_call(tmp_path, [make_opened(), make_closed(2)], b"ab")
+    monkeypatch.setattr(disk, "try_writing", refuse)
+    async with running(tmp_path) as spool:
+        assert not spool.can_record
+        assert spool.statistics().faults == 1
+        assert len(await spool.adopt()) == 1
+        with pytest.raises(SpoolError, match="takes no new calls: read-only"):
+            await spool.create(make_opened())
+        monkeypatch.undo()
+        assert await spool.probe()
+        await spool.create(make_opened())
+
+
 async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, low_water_bytes=2**60) as spool:
         assert not spool.can_record

@@ -317,6 +317,12 @@ async def test_metadata_is_short_ascii_in_the_names_users_know(tmp_path: Path) -
     assert wav == {**raw, "converted": "true", "original-file": f"{NAME}.raw"}
 
 
+async def test_metadata_names_the_last_language(tmp_path: Path) -> None:
+    facts = LanguageFact("fr-CA", 0), LanguageFact("es-419", 8)
+    store = await store_call(tmp_path, make_opened(language="de-DE"), AUDIO, *facts)
+    assert {each["language"] for each in store.metadata.values()} == {"es-419"}
+
+
 async def test_half_a_surrogate_pair_still_makes_json(tmp_path: Path) -> None:
     opened = make_opened(
         participant=Participant(PARTICIPANT, "\ud83d", "", ""),
