@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from audiohook.ingest.stream import DivertedStream
     from audiohook.logs import Limiter
     from audiohook.metrics import Metrics
+    from audiohook.protocol.events import SessionEvent
     from audiohook.protocol.messages import OpenParameters
-    from audiohook.protocol.session import SessionEvent
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
 

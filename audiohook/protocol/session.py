@@ -76,29 +76,6 @@ from audiohook.protocol.wire import Fault
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BinaryAccepted",
-    "CloseReceived",
-    "DisconnectReason",
-    "Ended",
-    "GapLimited",
-    "GapRecorded",
-    "LanguageChanged",
-    "OpenReceived",
-    "PauseBegan",
-    "PauseEnded",
-    "PeerErrorReceived",
-    "PositionDrift",
-    "Session",
-    "SessionEvent",
-    "SessionFault",
-    "State",
-    "TimedOut",
-    "Timer",
-    "Timers",
-    "Violation",
-]
-
 # Largest binary message that is taken; the documented limit is 64,000 bytes, the
 # reference server takes this.
 MAX_BINARY_BYTES: Final = 65_536

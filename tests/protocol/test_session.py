@@ -14,6 +14,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audiohook.errors import LocalProtocolError
+from audiohook.protocol.events import (
+    BinaryAccepted,
+    CloseReceived,
+    Ended,
+    GapLimited,
+    GapRecorded,
+    LanguageChanged,
+    OpenReceived,
+    PauseBegan,
+    PauseEnded,
+    PeerErrorReceived,
+    PositionDrift,
+    SessionEvent,
+    SessionFault,
+    TimedOut,
+    Timer,
+    Violation,
+)
 from audiohook.protocol.messages import (
     NIL_UUID,
     Closed,
@@ -31,27 +49,18 @@ from audiohook.protocol.session import (
     MAX_BINARY_BYTES,
     MAX_FACTS,
     MAX_HELD,
-    BinaryAccepted,
-    CloseReceived,
-    Ended,
-    GapLimited,
-    GapRecorded,
-    LanguageChanged,
-    OpenReceived,
-    PauseBegan,
-    PauseEnded,
-    PeerErrorReceived,
-    PositionDrift,
     Session,
-    SessionEvent,
-    SessionFault,
-    State,
-    TimedOut,
-    Timer,
     Timers,
-    Violation,
 )
-from audiohook.protocol.state import IGNORE, MISUSE, REFUSE, TRANSITIONS, Input, Verdict
+from audiohook.protocol.state import (
+    IGNORE,
+    MISUSE,
+    REFUSE,
+    TRANSITIONS,
+    Input,
+    State,
+    Verdict,
+)
 from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.protocol.wire import Fault
 
