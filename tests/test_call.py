@@ -126,6 +126,26 @@ async def test_channels_are_taken_as_they_are_offered(
     assert recording.audio(".wav")[22] == len(channels)
 
 
+async def test_ids_may_be_in_capitals(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        peer.session_id = peer.session_id.upper()
+        await peer.upgrade()
+        parameters = peer.open_parameters(
+            conversationId="ABCDEF01-2345-4789-8BCD-EF0123456789",
+            participant={"id": "no UUID/../..", "ani": "", "aniName": "", "dnis": ""},
+        )
+        await peer.say("open", parameters=parameters)
+        await peer.hear_opened()
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.facts["sessionId"] == peer.session_id.lower()
+    assert recording.folder.name.endswith(
+        f"_abcdef01-2345-4789-8bcd-ef0123456789_{_PROBED}"
+    )
+
+
 async def test_error_is_taken_note_of_and_close_still_answered(tmp_path: Path) -> None:
     async with house(tmp_path) as it, peer_of(it) as peer:
         await peer.open()

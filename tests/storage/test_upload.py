@@ -303,7 +303,7 @@ async def test_metadata_is_short_ascii_in_the_names_users_know(tmp_path: Path) -
         "session-id": opened.session_id,
         "conversation-id": CONVERSATION,
         "participant-id": PARTICIPANT,
-        "ani": "Zo??" + "9" * 116,
+        "ani": "Zo%C3%AB " + "9" * 111,
         "dnis": "unknown",
         "audio-format": "PCMU",
         "sample-rate": "8000",
