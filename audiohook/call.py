@@ -301,8 +301,8 @@ class Call:
         if isinstance(message, str):
             self._notes_drops()
             return session.receive_text(message, now=now, audio_bytes=lane.pop_mark())
-        # Once audio is taken out of the stream, what comes this way was under way
-        # before, or stands behind a fault in the framing.
+        # Once audio is taken out of the stream, what comes this way is no audio, or
+        # was under way before, or stands behind a fault in the framing.
         events = session.receive_binary(
             len(message), now=now, is_early=not lane.hands_off
         )

@@ -53,6 +53,19 @@ async def test_audio_between_open_and_opened_is_a_fault_of_the_peer(
     assert recording.facts["ended"]["complete"]
 
 
+async def test_audio_that_is_no_whole_samples_is_refused_alone(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.1)
+        assert await peer.send(message(BINARY, b"odd"))
+        await peer.hear_disconnect(str(SessionFault.AUDIO_FRAME))
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
 # What the reference client and its suite do
 
 _AUDIO = {"type": "audio", "format": "PCMU", "rate": 8000}

@@ -318,12 +318,12 @@ class Session:
             return [self._refuse(SessionFault.EARLY_AUDIO)]
         if self._media is None:
             return []
-        if is_early:
-            return [self._refuse(SessionFault.EARLY_AUDIO)]
         if length_bytes > MAX_BINARY_BYTES:
             return [self._refuse(SessionFault.AUDIO_SIZE)]
         if length_bytes % self._channels:
             return [self._refuse(SessionFault.AUDIO_FRAME)]
+        if is_early:
+            return [self._refuse(SessionFault.EARLY_AUDIO)]
         return [BinaryAccepted(length_bytes)]
 
     def receive_end(self, *, now: float) -> list[SessionEvent]:

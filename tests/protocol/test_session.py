@@ -921,9 +921,11 @@ def test_number_of_facts_is_bounded() -> None:
 def test_audio_from_before_opened_is_a_fault(state: State, answered: bool) -> None:
     peer = at(state)
     assert peer.session.receive_binary(0, now=peer.now, is_early=True) == []
-    assert peer.session.receive_binary(6, now=peer.now, is_early=True) == [
-        Violation(str(SessionFault.EARLY_AUDIO), answered)
-    ]
+    for length, fault in ((7, SessionFault.AUDIO_FRAME), (6, SessionFault.EARLY_AUDIO)):
+        peer = at(state)
+        assert peer.session.receive_binary(length, now=peer.now, is_early=True) == [
+            Violation(str(fault), answered)
+        ]
 
 
 def test_lost_audio_becomes_a_gap() -> None:
