@@ -181,10 +181,10 @@ class Site:
             yield server
 
     async def command(
-        self, *arguments: str | Path
+        self, *arguments: str | Path, seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[bytes]:
-        """Runs one of our commands to its end."""
-        with trio.fail_after(COMMAND_SECONDS):
+        """Runs one of our commands to its end, which must come in that time."""
+        with trio.fail_after(seconds):
             return await trio.run_process(
                 [sys.executable, "-m", "audiohook", *map(str, arguments)],
                 cwd=self.work,
