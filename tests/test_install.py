@@ -119,11 +119,14 @@ def test_stop_is_given_longer_than_a_drain_takes() -> None:
     assert int(stop.partition("=")[2]) > 300 + 12 + 30 + 5
 
 
-@pytest.mark.parametrize("name", sorted(os.listdir(ROOT / "audiohook" / "units")))
-def test_units_for_readers_are_those_of_the_package(name: str) -> None:
+@pytest.mark.parametrize(
+    "unit", sorted((ROOT / "audiohook" / "units").iterdir()), ids=lambda unit: unit.name
+)
+def test_units_for_readers_are_those_of_the_package(unit: Path) -> None:
     """To mend: cp audiohook/units/… deploy/."""
-    for_readers = "audiohook.sysusers.conf" if name == install.USERS else name
-    package = (ROOT / "audiohook" / "units" / name).read_text()
+    is_users = unit.name == install.USERS
+    for_readers = "audiohook.sysusers.conf" if is_users else unit.name
+    package = unit.read_text()
     assert (ROOT / "deploy" / for_readers).read_text() == package
     # And both are what is written for an installation in /opt/audiohook.
     written = {

@@ -13,7 +13,8 @@ import structlog
 from audiohook import logs
 from audiohook.simulator.assemblyai import StandIn
 from tests.house import KEY as API_KEY
-from tests.test_transcribing import KEY, haste as haste, settle, transcribing
+from tests.test_transcribing import KEY, settle, transcribing
+from tests.test_transcribing import haste as haste
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import ssl
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +21,7 @@ from tests.house import KEY, ORGANIZATION, SESSION
 from tests.test_tls import client_context, shake_hands, write_pair
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 OLD, NEW = "b2xkIGtleQ==", "bmV3IGtleQ=="
@@ -275,7 +275,7 @@ def test_start_with_a_certificate_that_cannot_be_used_is_one_line(
     chosen = settings.load(
         env_file=Path(os.devnull), api_key=KEY, tls_certificate=pem, tls_key=pem
     )
-    with pytest.raises(ConfigError, match="^TLS_CERTIFICATE: cannot be used"):
+    with pytest.raises(ConfigError, match=r"^TLS_CERTIFICATE: cannot be used"):
         Reloader(
             chosen,
             lambda: chosen,

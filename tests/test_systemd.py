@@ -5,17 +5,19 @@ import os
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 import pytest
 
-from audiohook import systemd
 from audiohook.errors import ConfigError
 from audiohook.systemd import Notifier, inherited_sockets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    Listen = Callable[..., socket.socket]
 
 
 class Manager:
@@ -58,7 +60,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]
 def test_everything_is_told_line_by_line(
     manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(systemd.time, "clock_gettime_ns", lambda _: 12_345_678)
+    monkeypatch.setattr(time, "clock_gettime_ns", lambda _: 12_345_678)
     notifier = Notifier(manager.address)
     notifier.ready("3 calls live")
     notifier.reloading()
@@ -245,7 +247,7 @@ def hand_over(*sockets: socket.socket, **variables: str) -> tuple[int, list[str]
         [sys.executable, "-c", _CHILD],
         env={**os.environ, **variables},
         pass_fds=tuple(range(3, 3 + len(numbers))),
-        preexec_fn=place,  # noqa: PLW1509 - numbers cannot be chosen otherwise
+        preexec_fn=place,
         capture_output=True,
         text=True,
         check=False,
@@ -256,7 +258,7 @@ def hand_over(*sockets: socket.socket, **variables: str) -> tuple[int, list[str]
 
 
 @pytest.fixture
-def listening() -> Iterator[Any]:
+def listening() -> Iterator[Listen]:
     made: list[socket.socket] = []
 
     def listen(family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
@@ -271,7 +273,7 @@ def listening() -> Iterator[Any]:
         sock.close()
 
 
-def test_sockets_are_taken_over_by_their_names(listening: Any) -> None:
+def test_sockets_are_taken_over_by_their_names(listening: Listen) -> None:
     one, two = listening(), listening()
     admin = listening()
     code, lines = hand_over(
@@ -289,14 +291,16 @@ def test_sockets_are_taken_over_by_their_names(listening: Any) -> None:
 
 
 @pytest.mark.parametrize("names", [None, "unknown"])
-def test_socket_without_a_name_is_for_calls(listening: Any, names: str | None) -> None:
+def test_socket_without_a_name_is_for_calls(
+    listening: Listen, names: str | None
+) -> None:
     variables = {"LISTEN_FDS": "1"} | ({"LISTEN_FDNAMES": names} if names else {})
     code, lines = hand_over(listening(), **variables)
     assert code == 0
     assert lines[0].startswith("audiohook 3 ")
 
 
-def test_sockets_for_another_process_are_left_alone(listening: Any) -> None:
+def test_sockets_for_another_process_are_left_alone(listening: Listen) -> None:
     code, lines = hand_over(listening(), LISTEN_FDS="1", OTHER_PID="1")
     assert (code, lines) == (0, ["[]"])
 
@@ -321,7 +325,9 @@ def _unix() -> socket.socket:
 
 
 @pytest.mark.parametrize("make", [_datagram, _not_listening, _unix])
-def test_socket_that_takes_no_calls_is_one_line(make: Any) -> None:
+def test_socket_that_takes_no_calls_is_one_line(
+    make: Callable[[], socket.socket],
+) -> None:
     with make() as sock:
         code, lines = hand_over(sock, LISTEN_FDS="1")
     assert code == 1
@@ -346,7 +352,7 @@ def test_socket_that_takes_no_calls_is_one_line(make: Any) -> None:
     ],
 )
 def test_handing_over_that_makes_no_sense_is_one_line(
-    listening: Any, variables: dict[str, str], line: str
+    listening: Listen, variables: dict[str, str], line: str
 ) -> None:
     code, lines = hand_over(listening(), **variables)
     assert code == 1

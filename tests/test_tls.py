@@ -95,5 +95,5 @@ def test_key_of_another_certificate_is_one_line(tmp_path: Path) -> None:
 def test_file_that_is_no_pem_is_one_line(tmp_path: Path, spoilt: str) -> None:
     chain, key = write_pair(tmp_path)
     (chain if spoilt == "chain" else key).write_text("nonsense")
-    with pytest.raises(ConfigError, match="^TLS_CERTIFICATE: cannot be used"):
+    with pytest.raises(ConfigError, match=r"^TLS_CERTIFICATE: cannot be used"):
         make_tls_context(chosen(tls_certificate=chain, tls_key=key))

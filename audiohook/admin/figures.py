@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
+
 from audiohook.admin.process import OwnProcess
 from audiohook.recording.survey import survey
 

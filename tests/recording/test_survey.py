@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from audiohook.recording import disk, survey as module
+from audiohook.recording import disk
+from audiohook.recording import survey as module
 from audiohook.recording.leftovers import ASIDE
 from audiohook.recording.survey import survey
 
@@ -121,7 +122,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     # Nor is the spool itself one.
     link = tmp_path / "link"
     link.symlink_to(spool)
-    with pytest.raises(OSError, match="Not a directory|symbolic"):
+    with pytest.raises(OSError, match=r"Not a directory|symbolic"):
         survey(link, (), NOW)
 
 
@@ -159,14 +160,18 @@ def test_spool_that_is_not_there(tmp_path: Path) -> None:
         survey(tmp_path / "none", (), NOW)
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_ten_thousand_calls_keep_no_files_open(tmp_path: Path) -> None:
     for number in range(10_000):
         put(tmp_path, name=str(uuid.UUID(int=number)), audio_bytes=0, age=number)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     began = time.thread_time()
     found = survey(tmp_path, (), NOW)
     took = time.thread_time() - began
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert found.calls == 10_000
     assert found.oldest_seconds == pytest.approx(9_999.0)
     # Three looks at each; a listing of each folder would be many times more.

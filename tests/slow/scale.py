@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from typing import TypeVar
 
-Number = TypeVar("Number", int, float)
+Amount = TypeVar("Amount", int, float, str)
 
 FULL_SIZE = bool(os.environ.get("AUDIOHOOK_FULL_SIZE"))
 
 
-def scaled(part: Number, full: Number) -> Number:
-    """Returns the number for this run.
+def scaled(part: Amount, full: Amount) -> Amount:
+    """Returns the amount for this run.
 
     Args:
         part: What shows the fault if there is one, on any machine.

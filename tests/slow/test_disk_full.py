@@ -96,9 +96,14 @@ class Talk:
         assert told.type == "pong"
 
 
-async def health(server: Server) -> int:
+async def wait_health(server: Server, status: int) -> None:
+    """Asks until the service port answers so."""
     async with httpx.AsyncClient() as client:
-        return (await client.get(f"http://127.0.0.1:{server.port}/health")).status_code
+        while True:
+            answer = await client.get(f"http://127.0.0.1:{server.port}/health")
+            if answer.status_code == status:
+                return
+            await trio.sleep(0.1)
 
 
 @mounting
@@ -116,8 +121,7 @@ async def test_full_disk_costs_what_it_cannot_take_and_says_so(tmp_path: Path) -
             # Little is left: no new call, and nothing is lost of those that live.
             ballast.leave(LOW_WATER_MIB * MIB // 2)
             with trio.fail_after(10):
-                while await health(server) != 503:
-                    await trio.sleep(0.1)
+                await wait_health(server, 503)
             report = await place_call(CallOptions(uri=server.uri, api_key=KEY))
             assert report.disconnect_reason is DisconnectReason.ERROR
             async with httpx.AsyncClient() as client:
@@ -139,8 +143,7 @@ async def test_full_disk_costs_what_it_cannot_take_and_says_so(tmp_path: Path) -
             # Room again: everything comes back by itself.
             ballast.drop()
             with trio.fail_after(10):
-                while await health(server) != 200:
-                    await trio.sleep(0.1)
+                await wait_health(server, 200)
             for talk in (whole, cut):
                 await talk.say(TALK_SECONDS)
                 await talk.ping()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import signal
@@ -85,7 +86,7 @@ class Ear:
     def longest_silence(self, since: float, until: float) -> float:
         times = [since, *self.times("WATCHDOG", since), until]
         times = [at for at in times if at <= until]
-        return max(b - a for a, b in zip(times, times[1:], strict=False))
+        return max(b - a for a, b in itertools.pairwise(times))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 CALLS = scaled(60, 500)
 LENGTHS = scaled("2..8", "5..30")
-SECONDS = scaled(45, 20 * 60)
+SECONDS = scaled(35, 20 * 60)
 LOOK_SECONDS = scaled(0.5, 5.0)
 # From the end of the last call to the last recording, and its comparison.
 REST_SECONDS = scaled(60, 900)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +42,20 @@ class Look:
         )
 
 
+def _count(folder: Path) -> int:
+    """Counts what is in a folder, but for what a dot hides."""
+    return sum(1 for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def look(pid: int, spool: Path, began: float) -> Look:
     """Looks at a process and its spool."""
     seen = sample(pid)
     return Look(
         at=seen.at - began,
         rss_bytes=seen.rss_bytes,
-        files=len(os.listdir(f"/proc/{pid}/fd")),
-        threads=len(os.listdir(f"/proc/{pid}/task")),
-        spooled=sum(1 for name in os.listdir(spool) if not name.startswith(".")),
+        files=_count(Path(f"/proc/{pid}/fd")),
+        threads=_count(Path(f"/proc/{pid}/task")),
+        spooled=_count(spool),
     )
 
 
