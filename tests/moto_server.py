@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -41,9 +41,11 @@ class Moto:
 
     Attributes:
         port: Where it listens on loopback.
+        clients: By service.
     """
 
     port: int
+    clients: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -55,6 +57,12 @@ class Moto:
         return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url}
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
+        """Returns the client for a service; to make one takes long."""
+        if service not in self.clients:
+            self.clients[service] = self._new_client(service)
+        return self.clients[service]
+
+    def _new_client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
         return boto3.session.Session().client(
             service,
             endpoint_url=self.url,
@@ -81,7 +89,10 @@ def moto_server(folder: Path) -> Iterator[Moto]:
         )
     try:
         _wait_until_up(process, port, log)
-        yield Moto(port)
+        server = Moto(port)
+        yield server
+        for client in server.clients.values():
+            client.close()
     finally:
         process.kill()
         process.wait()
