@@ -55,6 +55,9 @@ MINUTES = 60 * SECONDS
 _RELEASE_DEADLINE: Final = 10 * SECONDS
 # Somebody has to mend something first.
 _MENDING: Final = 5 * MINUTES
+# The recorder stores the call's JSON right after its WAV.
+_SUMMARY_LOOK: Final = 2 * SECONDS
+_SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
 
 
@@ -204,10 +207,10 @@ class Errands:
     async def _see_to(self, wav_key: str, patience: Patience) -> Outcome:
         job_object = await JobObject.open(self._store, wav_key)
         record = job_object.record
-        if record is not None and record.is_final and job_object.is_released:
+        if job_object.is_settled:
             return self._leave(wav_key, "it is at its end")
         if record is None:
-            planned = await self._decide(wav_key)
+            planned = await self._decide(wav_key, patience)
             if planned is None:
                 return Outcome.LEFT_ALONE
         else:
@@ -215,15 +218,18 @@ class Errands:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
+            await job_object.settle()
         finally:
             await self._release(job_object)
         if record.status is JobStatus.COMPLETED:
             return Outcome.COMPLETED
         return Outcome.FAILED
 
-    async def _decide(self, wav_key: str) -> TranscriptPlanned | None:
+    async def _decide(
+        self, wav_key: str, patience: Patience
+    ) -> TranscriptPlanned | None:
         """Return what is to be done with a file that nobody has begun with."""
-        planned = await decide(self._store, wav_key, self._parameters)
+        planned = await self._wait_decided(wav_key, patience)
         if planned is None:
             self._leave(wav_key, "it is not in the bucket any more")
             return None
@@ -234,6 +240,20 @@ class Errands:
             self._leave(wav_key, "there is a transcript that somebody else asked for")
             return None
         return planned
+
+    async def _wait_decided(
+        self, wav_key: str, patience: Patience
+    ) -> TranscriptPlanned | None:
+        """Wait a moment for the call's JSON: the event may be faster."""
+        end = min(trio.current_time() + _SUMMARY_WAIT, patience.until)
+        while True:
+            try:
+                return await decide(self._store, wav_key, self._parameters)
+            except UnfinishedError:
+                again = trio.current_time() + _SUMMARY_LOOK
+                if again > end:
+                    raise
+            await patience.sleep_until(again)
 
     def _leave(self, wav_key: str, reason: str) -> Outcome:
         self._log.info("call_left_alone", audio=wav_key, reason=reason)
