@@ -10,6 +10,7 @@ in the spool (`audiohook.transcription.job`), and done by the same code
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from enum import StrEnum
@@ -24,6 +25,7 @@ from audiohook.errors import (
     UnfinishedError,
     UploadError,
 )
+from audiohook.logs import Limiter
 from audiohook.recording.transcripts import Choice, JobStatus
 from audiohook.storage import call_json
 from audiohook.storage.base import SigningStore, VersionedStore, is_stores_own
@@ -170,6 +172,7 @@ class Errands:
         self._pace = pace
         self._parameters = parameters
         self._log = log
+        self._noise = Limiter(log)
         self._habits = Habits(
             uploads=False, deletes=deletes, is_told=False, jitter=jitter
         )
@@ -337,7 +340,9 @@ class Errands:
             )
         if trouble.lasting and trouble.scope in _COMMON:
             raise UnfinishedError(str(error), seconds=_MENDING, is_common=True)
-        self._log.debug("transcription_fails", audio=job.key, error=str(error))
+        self._noise.write(
+            logging.WARNING, "transcription_fails", audio=job.key, error=str(error)
+        )
 
     async def _park(
         self, job: Job, docket: _BucketDocket, reason: str, *, is_common: bool
