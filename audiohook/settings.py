@@ -51,6 +51,7 @@ from audiohook.setting_values import (
     Language,
     LogLevel,
     NewCalls,
+    ParameterName,
     Port,
     Region,
     SecretUrl,
@@ -222,6 +223,12 @@ class Settings(BaseSettings):
         None,
         description="Key for transcription, which is off without it",
         examples=["0123456789abcdef0123456789abcdef"],
+    )
+    assemblyai_api_key_parameter: ParameterName | None = Field(
+        None,
+        description="Name of the parameter in AWS's Parameter Store that holds"
+        " ASSEMBLYAI_API_KEY, for `audiohook worker` and the Lambda function",
+        examples=["/audiohook/assemblyai-api-key"],
     )
     assemblyai_base_url: BaseUrl = Field(
         "https://api.assemblyai.com",

@@ -174,11 +174,33 @@ class Site:
             pass_fds: Descriptors that it inherits.
             **settings: Environment of this process only.
         """
+        arguments = (*runner, command)
+        async with self.run(
+            command, *arguments, pass_fds=pass_fds, **settings
+        ) as server:
+            yield server
+
+    @asynccontextmanager
+    async def run(
+        self,
+        name: str,
+        *arguments: str | Path,
+        pass_fds: Sequence[int] = (),
+        **settings: str,
+    ) -> AsyncIterator[Server]:
+        """Starts a Python of ours; what is left of it at the end is killed.
+
+        Args:
+            name: What its log is called after.
+            *arguments: What it is to run.
+            pass_fds: Descriptors that it inherits.
+            **settings: Environment of this process only.
+        """
         self._started += 1
-        log = self.base / f"{self._started}-{command}.log"
+        log = self.base / f"{self._started}-{name}.log"
         with log.open("wb") as stream:
             process = await trio.lowlevel.open_process(
-                [sys.executable, *runner, command],
+                [sys.executable, *map(str, arguments)],
                 cwd=self.work,
                 env=self.environment() | settings,
                 pass_fds=pass_fds,
