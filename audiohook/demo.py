@@ -108,7 +108,7 @@ def _play(
             report = await place_call(options, dialogue=Dialogue(console))
             with trio.move_on_after(_SETTLE_DEADLINE):
                 # A call leaves the spool when nothing is left to be done for it.
-                while any((stage / SPOOL_FOLDER).glob("*-*-*-*-*")):
+                while any((stage / SPOOL_FOLDER).glob("*-*-*-*-*")):  # noqa: ASYNC110 - files tell nobody
                     await trio.sleep(_LOOK_INTERVAL)
             service.stop()
             await service.wait_stopped()

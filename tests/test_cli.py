@@ -116,7 +116,8 @@ def test_demo_shows_a_call_of_two_speakers_and_what_came_of_it(tmp_path: Path) -
     result = run(tmp_path, "demo", S3_BUCKET="not-there", KEEP_RAW="false")
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"external .* 10\.000 s", result.stdout)
-    turns = re.findall(r"^\[00:00:\d\d\] (customer|agent): \w+", result.stdout, re.M)
+    turn = re.compile(r"^\[00:00:\d\d\] (customer|agent): \w+", re.MULTILINE)
+    turns = turn.findall(result.stdout)
     assert set(turns) == {"customer", "agent"}
     (folder,) = tmp_path.glob("recordings/calls/*")
     shown = {line.split("  ")[0] for line in result.stdout.splitlines()}
