@@ -11,8 +11,11 @@ The tree::
     ├── SpoolError                 the local disk did not do as asked
     ├── UploadError                the store did not do as asked
     │   ├── KeyExistsError         the key is taken by something else
-    │   └── UploadGoneError        the upload in parts is no longer there
-    └── TranscriptError            the transcription service did not do as asked
+    │   ├── UploadGoneError        the upload in parts is no longer there
+    │   └── JobHeldError           somebody else has the job in hand
+    ├── TranscriptError            the transcription service did not do as asked
+    ├── UnfinishedError            a job that a later try goes on with
+    └── QueueError                 the queue of events did not do as asked
 
 Foreign exceptions are translated at the border of the one module that talks to
 the outside world in question, always with ``raise … from``.
@@ -112,6 +115,18 @@ class UploadGoneError(UploadError):
         self.key = key
 
 
+class JobHeldError(UploadError):
+    """Somebody else has the job in hand.
+
+    Attributes:
+        seconds: After so many, nobody has it any more if he has died by now.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class TranscriptError(AudioHookError):
     """The transcription service did not do as asked.
 
@@ -138,3 +153,31 @@ class TranscriptError(AudioHookError):
         self.fault = fault
         self.retry_after = retry_after
         self.outcome_unknown = outcome_unknown
+
+
+class UnfinishedError(AudioHookError):
+    """A job that is not at its end, and that a later try goes on with.
+
+    Attributes:
+        seconds: A try before that is of no use.
+        is_common: True if other jobs would have met the same.
+    """
+
+    def __init__(
+        self, message: str, *, seconds: float = 0.0, is_common: bool = False
+    ) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.is_common = is_common
+
+
+class QueueError(AudioHookError):
+    """The queue of events did not do as asked.
+
+    Attributes:
+        retryable: False if trying again cannot help before somebody mends it.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable

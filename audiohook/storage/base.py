@@ -122,6 +122,23 @@ class Part:
     crc32: str
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An object as it was found, to be replaced only if it is still that.
+
+    Attributes:
+        data: Its content.
+        tag: The store's name for this content.
+        age: Seconds since it was written, by the store's own clock.
+        metadata: Names in lower case, and values.
+    """
+
+    data: bytes
+    tag: str
+    age: float
+    metadata: Mapping[str, str]
+
+
 class Store(Protocol):
     """A folder or a bucket."""
 
@@ -197,6 +214,44 @@ class SigningStore(Store, Protocol):
 
         Raises:
             UploadError: There are no credentials.
+        """
+
+
+@runtime_checkable
+class VersionedStore(Store, Protocol):
+    """A store in which many can change an object, and none undoes another's change."""
+
+    async def fetch(self, key: str) -> Version | None:
+        """Return a small object with what is needed to replace it.
+
+        Args:
+            key: Which object.
+
+        Returns:
+            It; ``None`` if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked, or the object is larger
+                than `READ_LIMIT_BYTES`.
+        """
+
+    async def swap(
+        self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
+    ) -> str:
+        """Store an object in place of a certain one.
+
+        Args:
+            key: Where.
+            data: The new content.
+            tag: Of the one that is to be there; ``None`` if there is to be none.
+            metadata: As for `put`.
+
+        Returns:
+            The new tag.
+
+        Raises:
+            KeyExistsError: There is something else, or nothing.
+            UploadError: The store did not do as asked; it may be there nonetheless.
         """
 
 

@@ -1,15 +1,30 @@
-"""The JSON of a call in the store, kept true as its transcripts come."""
+"""The JSON of a call in the store, kept true as its transcripts come.
+
+The process that recorded the call makes it anew from the journal. Whoever has the
+call transcribed elsewhere changes what it says of one transcript, and nothing else.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Final
 
-from audiohook.errors import KeyExistsError, SpoolError
+from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
 from audiohook.storage.base import BytesBlob
-from audiohook.storage.layout import raw_key, summary_key, wav_files
-from audiohook.storage.summary import metadata, session_of, summarize
+from audiohook.storage.layout import (
+    raw_key,
+    summary_key,
+    summary_key_of,
+    wav_files,
+)
+from audiohook.storage.summary import (
+    metadata,
+    session_of,
+    summarize,
+    transcript_entry,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +32,11 @@ if TYPE_CHECKING:
     from audiohook.recording.journal import Planned
     from audiohook.recording.render import Rendering
     from audiohook.recording.spool import Spool, SpooledCall
-    from audiohook.storage.base import Store
+    from audiohook.recording.transcripts import JobRecord
+    from audiohook.storage.base import Store, VersionedStore
+
+# How often others may be faster with a change of theirs.
+_TRIES: Final = 10
 
 
 async def update(store: Store, spool: Spool, call: SpooledCall) -> None:
@@ -92,3 +111,56 @@ async def write(
             stored = await store.replace(key, blob, metadata=about, token=token)
     spool.append(call, Stored(stored.key, stored.size, stored.sha256))
     return True
+
+
+async def tell(store: VersionedStore, job: JobRecord) -> bool:
+    """Have the JSON of a call say how the transcript of one of its files stands.
+
+    Args:
+        store: Where the call is.
+        job: Of that file, which the JSON has to name already.
+
+    Returns:
+        Whether it says so now; there may be no JSON, or none of ours.
+
+    Raises:
+        UploadError: The store did not do as asked; try again later.
+    """
+    key = summary_key_of(job.planned.key)
+    for _ in range(_TRIES):
+        found = await store.fetch(key)
+        if found is None:
+            return False
+        told = _with_entry(found.data, transcript_entry(job))
+        if told is None:
+            return False
+        if told == found.data:
+            return True
+        try:
+            await store.swap(key, told, found.tag, metadata=found.metadata)
+        except KeyExistsError:
+            continue
+        return True
+    raise UploadError(f"{key} changes too often")
+
+
+def _with_entry(summary: bytes, entry: dict[str, object]) -> bytes | None:
+    """Put an entry in place of that on the same file; None if there is none."""
+    try:
+        value = json.loads(summary)
+    except (ValueError, RecursionError):
+        return None
+    entries = value.get("transcripts") if isinstance(value, dict) else None
+    if not isinstance(entries, list):
+        return None
+    for number, each in enumerate(entries):
+        if isinstance(each, dict) and each.get("audio") == entry["audio"]:
+            entries[number] = entry
+            break
+    else:
+        return None
+    try:
+        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which JSON can carry only as an escape.
+        return (json.dumps(value, indent=2) + "\n").encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from audiohook.recording.render import renderings
 
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from audiohook.protocol.timeline import Timeline
     from audiohook.recording.journal import CallRecord, Planned
     from audiohook.recording.render import AudioReader, Rendering
+
+CHANNELS: Final = ("external", "internal")
+"""Names of the channels: of the customer, and of the agent."""
+
+# NAME, audio, NAME.wav
+_LEAST_PARTS: Final = 3
 
 
 def wav_files(
@@ -59,3 +65,36 @@ def transcript_key(wav_key: str, ending: str) -> str:
     """
     path = PurePosixPath(wav_key)
     return str(path.parent.parent / "transcripts" / f"{path.stem}{ending}")
+
+
+def job_key(wav_key: str) -> str:
+    """Return where those who have a WAV file transcribed elsewhere keep their notes.
+
+    Args:
+        wav_key: Such as ``calls/NAME/audio/NAME.wav``.
+    """
+    path = PurePosixPath(wav_key)
+    return str(path.parent.parent / "jobs" / f"{path.stem}.json")
+
+
+def summary_key_of(wav_key: str) -> str:
+    """Return where the JSON of the call is that a WAV file belongs to.
+
+    Args:
+        wav_key: Such as ``calls/NAME/audio/NAME.wav``.
+    """
+    return str(PurePosixPath(wav_key).parent.parent / "call.json")
+
+
+def is_wav_key(key: str) -> bool:
+    """Tell whether a key is that of a WAV file in our layout.
+
+    It is, if it is ``…/NAME/audio/NAME.wav``, or the same with ``-external`` or
+    ``-internal`` before the ending. It says nothing of what is in the file.
+    """
+    path = PurePosixPath(key)
+    if key != str(path) or len(path.parts) < _LEAST_PARTS or path.suffix != ".wav":
+        return False
+    name = path.parent.parent.name
+    split = {f"{name}-{channel}" for channel in CHANNELS}
+    return path.parent.name == "audio" and path.stem in {name, *split}

@@ -24,13 +24,15 @@ from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
 from audiohook.storage.base import (
     MIB,
     READ_LIMIT_BYTES,
+    BytesBlob,
     Part,
     StoredObject,
     StoreFault,
+    Version,
     check_key,
 )
 from audiohook.storage.s3_body import load
-from audiohook.storage.s3_client import S3Client, S3Options, connect
+from audiohook.storage.s3_client import S3Client, S3Options, age_of, connect
 from audiohook.storage.s3_faults import (
     ConflictError,
     KeyTakenError,
@@ -238,6 +240,85 @@ class S3Store:
                 found["Body"].close()
 
         return await self._call("GetObject", key, fetch)
+
+    async def fetch(self, key: str) -> Version | None:
+        """Return a small object with what is needed to replace it.
+
+        Args:
+            key: Which object.
+
+        Returns:
+            It; ``None`` if there is none. Its age is by the store's clock, so that
+            machines whose clocks differ agree on it.
+
+        Raises:
+            UploadError: The store did not do as asked, or the object is larger
+                than `READ_LIMIT_BYTES`.
+        """
+        check_key(key)
+
+        def fetch(client: S3Client) -> Version:
+            found = client.get_object(Bucket=self._bucket, Key=key, **self._common)
+            try:
+                data = found["Body"].read(READ_LIMIT_BYTES + 1)
+            finally:
+                found["Body"].close()
+            metadata = {name.lower(): text for name, text in found["Metadata"].items()}
+            return Version(data, found["ETag"], age_of(found), metadata)
+
+        try:
+            version = await self._call("GetObject", key, fetch)
+        except NotFoundError:
+            return None
+        if len(version.data) > READ_LIMIT_BYTES:
+            raise UploadError(f"{key}: too large to be read", retryable=False)
+        return version
+
+    async def swap(
+        self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
+    ) -> str:
+        """Store an object in place of a certain one.
+
+        Args:
+            key: Where.
+            data: The new content.
+            tag: Of the one that is to be there; ``None`` if there is to be none.
+            metadata: As for `put`.
+
+        Returns:
+            The new tag.
+
+        Raises:
+            KeyExistsError: There is something else, or nothing. It may be our own
+                if an earlier answer was lost.
+            UploadError: The store did not do as asked; it may be there nonetheless.
+        """
+        check_key(key)
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        async with self._buffers:
+            body = await self._read_into_memory(
+                partial(load, BytesBlob(data), 0, len(data), key=key)
+            )
+
+            def put(client: S3Client) -> str:
+                body.seek(0)
+                stored = client.put_object(
+                    Bucket=self._bucket,
+                    Key=key,
+                    Body=body,
+                    ContentLength=body.size,
+                    ContentType=content_type(key),
+                    ChecksumCRC32=body.crc32,
+                    Metadata=safe_metadata(metadata),
+                    **self._for_objects,
+                    **condition,
+                )
+                return stored["ETag"]
+
+            try:
+                return await self._call("PutObject", key, put)
+            except (KeyTakenError, NotFoundError) as exc:
+                raise KeyExistsError(key) from exc
 
     async def head(self, key: str) -> Found | None:
         """Say what is under a key, ``None`` if nothing is.

@@ -8,6 +8,8 @@ a worker thread.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlencode, urlsplit
 
@@ -133,10 +135,26 @@ class ResponseBody(Protocol):
         """Give the connection back."""
 
 
+class ResponseMetadata(TypedDict):
+    """What is told about an answer."""
+
+    HTTPHeaders: Mapping[str, str]
+
+
 class FetchedObject(TypedDict):
     """Answer to ``GetObject``."""
 
     Body: ResponseBody
+    ETag: str
+    LastModified: datetime
+    Metadata: dict[str, str]
+    ResponseMetadata: ResponseMetadata
+
+
+class PutObject(TypedDict):
+    """Answer to ``PutObject``."""
+
+    ETag: str
 
 
 class ClientMeta(Protocol):
@@ -172,7 +190,7 @@ class S3Client(Protocol):
         ChecksumCRC32: str,
         Metadata: Mapping[str, str],
         **options: str,
-    ) -> object:
+    ) -> PutObject:
         """Store an object."""
 
     def create_multipart_upload(
@@ -250,6 +268,23 @@ class S3Client(Protocol):
 
     def close(self) -> None:
         """Close idle connections."""
+
+
+def age_of(found: FetchedObject) -> float:
+    """Return how old an object is, in seconds, by the clock of the store.
+
+    Args:
+        found: As the store answered; without a date of the answer our own clock
+            has to do.
+    """
+    date = found["ResponseMetadata"]["HTTPHeaders"].get("date")
+    try:
+        now = parsedate_to_datetime(date or "")
+    except ValueError:
+        now = datetime.now(UTC)
+    if now.tzinfo is None:
+        now = now.replace(tzinfo=UTC)
+    return (now - found["LastModified"]).total_seconds()
 
 
 _AMAZON: Final = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu")

@@ -110,7 +110,7 @@ def summarize(
             {"key": each.key, "bytes": each.size, "sha256": each.sha256}
             for each in objects
         ],
-        "transcripts": [_transcript(job) for job in record.jobs.values()],
+        "transcripts": [transcript_entry(job) for job in record.jobs.values()],
         "continuedSessions": [
             {"id": each.id, "serverseq": each.serverseq, "clientseq": each.clientseq}
             for each in opened.continued_sessions
@@ -181,7 +181,8 @@ def _duration(wavs: Sequence[Rendering]) -> float:
     return _seconds(wavs[0].frames)
 
 
-def _transcript(job: JobRecord) -> dict[str, object]:
+def transcript_entry(job: JobRecord) -> dict[str, object]:
+    """Say in a call's JSON how the transcript of one of its files stands."""
     stored = job.stored
     return {
         "audio": job.planned.key,

@@ -30,17 +30,15 @@ _CHUNK_BYTES: Final = MIB
 _LAST: Final = ".json"
 
 
-class TranscriptShelf:
-    """What transcription needs of the store and the spool.
+class Recordings:
+    """WAV files in the store, as a service needs them that transcribes them.
 
     Args:
-        store: Where recordings are, and transcripts go.
-        spool: Where calls wait for them.
+        store: Where they are.
     """
 
-    def __init__(self, store: Store, spool: Spool) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._spool = spool
 
     @property
     def signs(self) -> bool:
@@ -91,6 +89,19 @@ class TranscriptShelf:
                 raise UploadError(f"{wav_key} is shorter than {size_bytes} bytes")
             yield chunk
 
+
+class TranscriptShelf(Recordings):
+    """What transcription needs of the store and the spool.
+
+    Args:
+        store: Where recordings are, and transcripts go.
+        spool: Where calls wait for them.
+    """
+
+    def __init__(self, store: Store, spool: Spool) -> None:
+        super().__init__(store)
+        self._spool = spool
+
     async def keep(
         self,
         call: SpooledCall,
@@ -98,10 +109,7 @@ class TranscriptShelf:
         transcript_id: str,
         texts: Mapping[str, bytes],
     ) -> list[TranscriptObject]:
-        """Store all forms of a transcript; the JSON last.
-
-        What an earlier attempt has stored is replaced, if it is of the same
-        transcript. That of another is not: somebody has paid for it.
+        """Store all forms of a transcript, see `keep`.
 
         Args:
             call: Whose.
@@ -114,22 +122,10 @@ class TranscriptShelf:
             KeyExistsError: There is another transcript.
         """
         token = call.record.opened.session_id
-        about = {"session-id": token, "transcript-id": transcript_id}
-        last = transcript_key(wav_key, _LAST)
-        objects = []
-        for ending in sorted(texts, key=lambda each: each == _LAST):
-            key = transcript_key(wav_key, ending)
-            blob = BytesBlob(texts[ending])
-            try:
-                stored = await self._store.put(key, blob, metadata=about, token=token)
-            except KeyExistsError:
-                if await self._other_id(last, transcript_id) is not None:
-                    raise
-                stored = await self._store.replace(
-                    key, blob, metadata=about, token=token
-                )
-            objects.append(TranscriptObject(stored.key, stored.size, stored.sha256))
-        return objects
+        about = {"session-id": token}
+        return await keep(
+            self._store, wav_key, transcript_id, texts, token=token, metadata=about
+        )
 
     async def update(self, call: SpooledCall) -> None:
         """Have the call's JSON in the store say how its transcripts stand.
@@ -149,14 +145,57 @@ class TranscriptShelf:
         await self._spool.commit(call, Done())
         await self._spool.remove(call)
 
-    async def _other_id(self, key: str, transcript_id: str) -> object:
-        """Return whose a transcript is; None if there is none or it is this one."""
-        data = await self._store.read(key)
-        if data is None:
-            return None
+
+async def keep(
+    store: Store,
+    wav_key: str,
+    transcript_id: str,
+    texts: Mapping[str, bytes],
+    *,
+    token: str,
+    metadata: Mapping[str, str],
+) -> list[TranscriptObject]:
+    """Store all forms of a transcript; the JSON last.
+
+    What an earlier attempt has stored is replaced, if it is of the same
+    transcript. That of another is not: somebody has paid for it.
+
+    Args:
+        store: Where.
+        wav_key: Of which file.
+        transcript_id: Its id, which its JSON holds.
+        texts: Its forms by their endings.
+        token: The same for each attempt.
+        metadata: Kept beside each form, together with the id.
+
+    Raises:
+        UploadError: The store did not do as asked; try again later.
+        KeyExistsError: There is another transcript.
+    """
+    about = {**metadata, "transcript-id": transcript_id}
+    last = transcript_key(wav_key, _LAST)
+    objects = []
+    for ending in sorted(texts, key=lambda each: each == _LAST):
+        key = transcript_key(wav_key, ending)
+        blob = BytesBlob(texts[ending])
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
-            return ""
-        known = value.get("id") if isinstance(value, dict) else ""
-        return None if known == transcript_id else known or ""
+            stored = await store.put(key, blob, metadata=about, token=token)
+        except KeyExistsError:
+            if await _other_id(store, last, transcript_id) is not None:
+                raise
+            stored = await store.replace(key, blob, metadata=about, token=token)
+        objects.append(TranscriptObject(stored.key, stored.size, stored.sha256))
+    return objects
+
+
+async def _other_id(store: Store, key: str, transcript_id: str) -> object:
+    """Return whose a transcript is; None if there is none or it is this one."""
+    data = await store.read(key)
+    if data is None:
+        return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    known = value.get("id") if isinstance(value, dict) else ""
+    return None if known == transcript_id else known or ""

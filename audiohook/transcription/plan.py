@@ -1,4 +1,8 @@
-"""What becomes of the WAV files of a call that is stored."""
+"""What becomes of the WAV files of a call that is stored.
+
+Whoever transcribes elsewhere has not got the call's audio as received, so what is
+not worth a transcript is found out here for him too.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
     from audiohook.transcription.parameters import Parameters
 
 MIB: Final = 1024 * 1024
+
+# Somebody is to ask for a transcript, here or elsewhere.
+_WANTED: Final = (Choice.TRANSCRIBE, Choice.ELSEWHERE)
 # It is looked at in stretches of so many bytes, an even number.
 _CHUNK_BYTES: Final = MIB
 
@@ -45,7 +52,7 @@ class WavFile:
 
 
 class Planner:
-    """Decides which calls get a transcript here.
+    """Decides which calls get a transcript.
 
     Args:
         choice: What becomes of all that are worth one.
@@ -79,7 +86,7 @@ class Planner:
         """
         record = call.record
         peaks = [0] * record.frame_bytes
-        if self._choice is Choice.TRANSCRIBE:
+        if self._choice in _WANTED:
             peaks = await trio.to_thread.run_sync(
                 partial(_peaks, call, record.frame_bytes), limiter=self._threads
             )
@@ -87,10 +94,11 @@ class Planner:
 
     def _decide(self, record: CallRecord, file: WavFile) -> TranscriptPlanned:
         choice, reason = self._choice, self._reason
-        if choice is Choice.TRANSCRIBE:
+        if choice in _WANTED:
             peak = peak_dbfs(file.peak)
-            reason = self._parameters.reason_to_skip(file.seconds, peak)
-            choice = choice if reason is None else Choice.SKIP
+            skipped = self._parameters.reason_to_skip(file.seconds, peak)
+            if skipped is not None:
+                choice, reason = Choice.SKIP, skipped
         language = record.opened.language
         if language is None and record.languages:
             language = record.languages[0].language

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
-from audiohook.storage.base import Part, StoredObject, StoreFault
+from audiohook.storage.base import Part, StoredObject, StoreFault, Version
+from audiohook.storage.s3 import Found
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,8 @@ class Thing:
     data: bytes
     token: str
     metadata: Mapping[str, str]
+    written_at: float = 0.0
+    tag: str = ""
 
 
 @dataclass
@@ -56,6 +59,7 @@ class FakeS3:
         uploads: Those that are open, by id.
         sent: Key, upload, number and content of each part that arrived.
         written: Keys in the order in which objects came to be.
+        url: Where signed addresses point.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class FakeS3:
         self.sent: list[tuple[str, str, int, bytes]] = []
         self.written: list[str] = []
         self.listings = 0
+        self.url = "https://bucket.example"
 
     @property
     def min_part_bytes(self) -> int:
@@ -102,6 +107,45 @@ class FakeS3:
     async def read(self, key: str) -> bytes | None:
         thing = self.objects.get(key)
         return None if thing is None else thing.data
+
+    async def fetch(self, key: str) -> Version | None:
+        await trio.lowlevel.checkpoint()
+        self.step("fetch")
+        thing = self.objects.get(key)
+        if thing is None:
+            return None
+        age = trio.current_time() - thing.written_at
+        return Version(thing.data, thing.tag, age, thing.metadata)
+
+    async def swap(
+        self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
+    ) -> str:
+        await trio.lowlevel.checkpoint()
+        self.step("swap")
+        there = self.objects.get(key)
+        if (None if there is None else there.tag) != tag:
+            raise KeyExistsError(key)
+        self._make(key, Thing(data, "", metadata))
+        self.step("swap")
+        return self.objects[key].tag
+
+    async def head(self, key: str) -> Found | None:
+        await trio.lowlevel.checkpoint()
+        self.step("head")
+        thing = self.objects.get(key)
+        return None if thing is None else Found(len(thing.data), thing.metadata)
+
+    async def size(self, key: str) -> int | None:
+        found = await self.head(key)
+        return None if found is None else found.size
+
+    async def read_range(self, key: str, offset: int, length: int) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self.objects[key].data[offset : offset + length]
+
+    async def presign(self, key: str, seconds: int) -> str:
+        await trio.lowlevel.checkpoint()
+        return f"{self.url}/{key}?signature={next(self._numbers)}&until={seconds}"
 
     async def begin(self, key: str, *, metadata: Mapping[str, str], token: str) -> str:
         await trio.lowlevel.checkpoint()
@@ -190,6 +234,8 @@ class FakeS3:
         return b"".join(pieces)
 
     def _make(self, key: str, thing: Thing) -> None:
+        thing.written_at = trio.current_time()
+        thing.tag = f'"{next(self._numbers)}"'
         self.objects[key] = thing
         self.written.append(key)
 
