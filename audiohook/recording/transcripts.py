@@ -213,6 +213,19 @@ class TranscriptDeleted:
     transcript_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptAgain:
+    """Somebody wants another transcript, whatever became of the last.
+
+    What was paid for before is known still, so that it is not taken for the new one.
+
+    Attributes:
+        key: Of the WAV file.
+    """
+
+    key: str
+
+
 TranscriptFact: TypeAlias = (
     TranscriptPlanned
     | AudioUploaded
@@ -224,6 +237,7 @@ TranscriptFact: TypeAlias = (
     | TranscriptGivenUp
     | TranscriptStored
     | TranscriptDeleted
+    | TranscriptAgain
 )
 
 
@@ -318,8 +332,16 @@ class JobRecord:
                 self.stored = fact
             case TranscriptDeleted(_, transcript_id):
                 self.deleted |= {transcript_id}
+            case TranscriptAgain():
+                self._begin_anew()
             case _:
                 self._apply_to_job(fact)
+
+    def _begin_anew(self) -> None:
+        self.upload_url = self.current = self.intent = None
+        self.failures = 0
+        self.last_fault = self.parked = self.given_up = None
+        self.stored = None
 
     def _apply_to_job(
         self,
@@ -421,6 +443,10 @@ def _read_stored(fields: Fields) -> TranscriptStored:
     )
 
 
+def _read_again(fields: Fields) -> TranscriptAgain:
+    return TranscriptAgain(fields.text("key"))
+
+
 def _read_deleted(fields: Fields) -> TranscriptDeleted:
     return TranscriptDeleted(fields.text("key"), fields.text("transcript_id"))
 
@@ -436,6 +462,7 @@ READERS: Final[Mapping[str, Callable[[Fields], TranscriptFact]]] = {
     "transcript_given_up": _read_given_up,
     "transcript_stored": _read_stored,
     "transcript_deleted": _read_deleted,
+    "transcript_again": _read_again,
 }
 """What reads each of these facts, by its word in the journal."""
 
@@ -450,5 +477,6 @@ WORDS: Final[Mapping[type, str]] = {
     TranscriptGivenUp: "transcript_given_up",
     TranscriptStored: "transcript_stored",
     TranscriptDeleted: "transcript_deleted",
+    TranscriptAgain: "transcript_again",
 }
 """The word of each of these facts."""
