@@ -232,6 +232,12 @@ def _key_id(value: str) -> str:
     return value
 
 
+def _parameter_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.:/-]{1,1011}", value):
+        raise ValueError("is neither the name nor the ARN of a parameter")
+    return value
+
+
 def _storage_class(value: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_]{1,64}", value):
         raise ValueError("is not a storage class, which is in capitals")
@@ -359,6 +365,7 @@ Host = Annotated[str, AfterValidator(_host)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
 KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 KeyId = Annotated[str, AfterValidator(_key_id)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
@@ -514,6 +521,12 @@ class Settings(BaseSettings):
         None,
         description="Key for transcription, which is off without it",
         examples=["0123456789abcdef0123456789abcdef"],
+    )
+    assemblyai_api_key_parameter: ParameterName | None = Field(
+        None,
+        description="Name of the parameter in AWS's Parameter Store that holds"
+        " ASSEMBLYAI_API_KEY, for `audiohook worker` and the Lambda function",
+        examples=["/audiohook/assemblyai-api-key"],
     )
     assemblyai_base_url: BaseUrl = Field(
         "https://api.assemblyai.com",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -12,7 +14,7 @@ import structlog
 import trio
 from trio.testing import MockClock
 
-from audiohook.errors import UnfinishedError, UploadError
+from audiohook.errors import TranscriptError, UnfinishedError, UploadError
 from audiohook.simulator.assemblyai import Endpoint, Fault, JobFault, StandIn
 from audiohook.simulator.assemblyai import Pace as JobPace
 from audiohook.storage.base import BytesBlob, StoreFault
@@ -35,6 +37,8 @@ TEXT = f"calls/{NAME}/transcripts/{NAME}.txt"
 RESULT = f"calls/{NAME}/transcripts/{NAME}.json"
 SUMMARY = f"calls/{NAME}/call.json"
 KEY = "stand-in-key"
+# Of a worker at the bucket, before and after an effect.
+_STEPS = 24
 
 CALL: dict[str, Any] = {
     "schemaVersion": 1,
@@ -328,49 +332,45 @@ async def test_event_that_comes_ten_times_at_once_is_billed_once(
     assert place.submitted == 1
 
 
-async def test_killed_at_any_step_the_next_one_goes_on(
-    place: Place, clock: MockClock
-) -> None:
-    """Ends a worker at each of its requests to the bucket, before and after it."""
-    await place.record()
-    kills = 0
-    for at in range(1, 200):
-        for key in (JOB, TEXT, RESULT, SUMMARY, *place.store.objects):
-            if key != WAV:
-                place.store.objects.pop(key, None)
-        await place.record()
-        before = place.submitted
-        steps = 0
+async def killed(place: Place, at: int) -> bool:
+    """Kills a worker at one of its requests to the bucket, before or after it.
 
-        def count(_: str, at: int = at) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == at:
-                raise KeyboardInterrupt
+    Returns:
+        Whether it was killed before it had ended.
+    """
+    steps = 0
 
-        place.store.step = count
-        try:
-            await see_to(place.worker())
-        except KeyboardInterrupt:
-            kills += 1
-        except UnfinishedError:
-            raise AssertionError from None
-        place.store.step = lambda _: None
-        if steps < at:
-            break
-        # Dead is dead: the release in its `finally` did not happen.
-        held = place.store.objects.get(JOB)
-        if held is not None:
-            value = json.loads(held.data)
-            if not any("stored" in fact["fact"] for fact in value["facts"]):
-                value["holder"] = "the dead"
-                held.data = json.dumps(value).encode()
-        await trio.sleep(LEASE)
+    def count(_: str) -> None:
+        nonlocal steps
+        steps += 1
+        if steps >= at:
+            # Nothing gets through any more, not even that it lets go.
+            raise KeyboardInterrupt
+
+    place.store.step = count
+    try:
         await see_to(place.worker())
-        assert place.submitted == before + 1, at
-        assert place.told()["status"] == "completed", at
-        assert TEXT in place.store.objects, at
-    assert kills > 15
+    except KeyboardInterrupt:
+        return True
+    finally:
+        place.store.step = lambda _: None
+    return False
+
+
+@pytest.mark.parametrize("at", range(1, 27))
+async def test_killed_at_any_step_the_next_one_goes_on(
+    place: Place, clock: MockClock, at: int
+) -> None:
+    await place.record()
+    # The whole way has so many steps.
+    assert await killed(place, at) == (at <= _STEPS)
+    with suppress(UnfinishedError):
+        await see_to(place.worker())
+    await trio.sleep(LEASE)
+    await see_to(place.worker())
+    assert place.submitted == 1
+    assert place.told()["status"] == "completed"
+    assert TEXT in place.store.objects
 
 
 async def test_lost_answer_to_a_submit_is_looked_up_by_the_next_worker(
@@ -405,15 +405,12 @@ async def test_two_workers_and_one_without_a_network_are_billed_once(
     """One stands still after its intent, for so long that it counts as dead."""
     await place.record()
     slow = place.worker()
-    account = slow._steps._account
-    submit = account.submit
 
-    async def late(parameters: Any) -> Any:
+    async def late(_: object) -> None:
         await trio.sleep(LEASE + 120)
-        raise UploadError("it was not sent")
-        return await submit(parameters)
+        raise TranscriptError("no network", fault="away")
 
-    account.submit = late  # type: ignore[method-assign]
+    slow._steps._account.submit = late  # type: ignore[method-assign, assignment]
     outcomes: list[object] = []
 
     async def heir() -> None:
@@ -553,14 +550,15 @@ async def test_half_of_all_requests_fail(
     assert place.billed == 1
 
 
-async def test_bucket_that_fails_is_waited_for(place: Place, clock: MockClock) -> None:
+@pytest.mark.parametrize("seed", range(4))
+async def test_bucket_that_fails_is_waited_for(
+    place: Place, clock: MockClock, seed: int
+) -> None:
     await place.record()
-    steps = 0
+    chance = random.Random(seed)
 
     def fail(_: str) -> None:
-        nonlocal steps
-        steps += 1
-        if steps % 4 == 0:
+        if chance.random() < 0.25:
             raise away()
 
     place.store.step = fail
@@ -569,7 +567,6 @@ async def test_bucket_that_fails_is_waited_for(place: Place, clock: MockClock) -
         try:
             outcome = await see_to(place.worker())
         except UnfinishedError as error:
-            assert error.is_common or error.seconds
             await trio.sleep(error.seconds)
     place.store.step = lambda _: None
     assert place.told()["status"] == "completed"
