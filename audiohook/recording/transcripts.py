@@ -253,6 +253,7 @@ class JobRecord:
         ids: Ids of all jobs, in order.
         failures: How many jobs have failed.
         last_fault: How the last of them did.
+        last_reason: What was said of that.
         parked: What is to be mended.
         given_up: Why there will be no transcript.
         stored: The transcript.
@@ -267,6 +268,7 @@ class JobRecord:
         "ids",
         "intent",
         "last_fault",
+        "last_reason",
         "parked",
         "planned",
         "stored",
@@ -281,6 +283,7 @@ class JobRecord:
         self.ids: tuple[str, ...] = ()
         self.failures = 0
         self.last_fault: str | None = None
+        self.last_reason: str | None = None
         self.parked: str | None = None
         self.given_up: str | None = None
         self.stored: TranscriptStored | None = None
@@ -315,7 +318,9 @@ class JobRecord:
             return self.planned.reason
         if self.stored is not None:
             return None
-        return self.given_up or self.parked
+        # Of a job that has failed, until there is another.
+        failed = self.last_reason if self.current is None else None
+        return self.given_up or self.parked or failed
 
     def apply(self, fact: TranscriptFact) -> None:
         """Take in one more fact."""
@@ -340,7 +345,7 @@ class JobRecord:
     def _begin_anew(self) -> None:
         self.upload_url = self.current = self.intent = None
         self.failures = 0
-        self.last_fault = self.parked = self.given_up = None
+        self.last_fault = self.last_reason = self.parked = self.given_up = None
         self.stored = None
 
     def _apply_to_job(
@@ -366,6 +371,7 @@ class JobRecord:
                 self.current = None
                 self.failures += 1
                 self.last_fault = fact.fault
+                self.last_reason = fact.reason
                 # Whatever was wrong with it, the next job had better not depend
                 # on it.
                 self.upload_url = None

@@ -456,6 +456,7 @@ class Errands:
                 "transcript_failed",
                 **about,
                 fault=record.last_fault,
+                reason=record.last_reason,
                 failures=record.failures,
             )
 

@@ -498,7 +498,10 @@ class Transcriptions:
 
         await self._try(work, [entry], attempt, submit)
         self._tell_of_job(entry, *before)
-        if job.record.status is JobStatus.PARKED and self._is_here(entry):
+        has_failed = not job.record.is_final and job.record.failures > before[1]
+        if (has_failed or job.record.status is JobStatus.PARKED) and self._is_here(
+            entry
+        ):
             await self._show(held)
         self._done([entry])
 
@@ -710,9 +713,11 @@ class Transcriptions:
             self._log.warning("transcript_given_up", **about, reason=record.reason)
         elif now is JobStatus.PARKED and status is not now:
             self._metrics.transcripts.labels("parked").inc()
-            self._noise.write(
-                logging.WARNING, "transcript_parked", **about, reason=record.reason
-            )
+            if str(self._fault()) != record.reason:
+                # What holds up all of them has a line of its own.
+                self._noise.write(
+                    logging.WARNING, "transcript_parked", **about, reason=record.reason
+                )
         elif record.failures > failures:
             self._metrics.transcripts.labels("resubmitted").inc()
             self._noise.write(
@@ -720,6 +725,7 @@ class Transcriptions:
                 "transcript_failed",
                 **about,
                 fault=record.last_fault,
+                reason=record.last_reason,
                 failures=record.failures,
             )
 
