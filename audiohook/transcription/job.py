@@ -80,8 +80,9 @@ _LONGEST_RESUBMIT: Final = 1 * HOURS
 # Source: AssemblyAI's own SDK gives up on an answer after 30 s.
 _LOOK_EARLY: Final = 5 * SECONDS
 _LOOK_SURE: Final = 30 * SECONDS
-# By how much their clock may be behind ours.
-_CLOCK_SLACK: Final = 1 * HOURS
+# By how much their clock may be behind ours: a machine that takes its own time zone
+# for UTC is many hours ahead, and would never find a job of its own.
+_CLOCK_SLACK: Final = 26 * HOURS
 
 # What says that the fault lies in what all jobs have in common.
 _ABOUT_MODELS: Final = re.compile(r"speech.?models?\b|deprecat|retired", re.IGNORECASE)
