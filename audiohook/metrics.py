@@ -128,6 +128,7 @@ TRANSCRIPTION_FAULTS: Final = (
     "busy",
     "download",
     "media",
+    "misled",
     "not_found",
     "other",
     "theirs",

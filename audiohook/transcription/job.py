@@ -165,6 +165,7 @@ _TROUBLE: Final[Mapping[str, tuple[Scope, bool]]] = {
     TranscriptFault.AWAY: (Scope.SERVICE, False),
     TranscriptFault.BUSY: (Scope.PACE, False),
     TranscriptFault.BAD_KEY: (Scope.SERVICE, True),
+    TranscriptFault.MISLED: (Scope.SERVICE, True),
     TranscriptFault.BALANCE: (Scope.SUBMITS, True),
     TranscriptFault.BAD_REQUEST: (Scope.JOB, True),
     TranscriptFault.NOT_FOUND: (Scope.JOB, True),
@@ -259,6 +260,11 @@ class Job:
         if self._habits.uploads and missing:
             return State.WITHOUT_AUDIO
         return State.READY
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the service has said often enough that it knows no such job."""
+        return self._misses >= _MOST_MISSES
 
     @property
     def request(self) -> Request:

@@ -597,8 +597,9 @@ class Transcriptions:
         """Keeps count of what the service works on, and under which ids."""
         record, state = entry.job.record, entry.job.state
         held = self._is_here(entry) and entry in entry.held.entries
+        # One that waits for somebody to mend something goes on there nevertheless.
         running = state is State.DOUBTFUL or (
-            state is State.SUBMITTED and record.parked is None
+            state is State.SUBMITTED and not entry.job.is_lost
         )
         self._count_open(entry, is_open=held and running)
         current = record.current if held and state is State.SUBMITTED else None

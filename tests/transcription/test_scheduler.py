@@ -137,3 +137,30 @@ async def test_service_that_is_away_gets_one_request_at_a_time(
     assert 100 <= tried <= 300
     told = [line for line in lines if line["event"] == "transcription_fails"]
     assert 30 <= len(told) <= 61
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [TranscriptFault.BAD_KEY, TranscriptFault.MISLED],
+)
+async def test_jobs_under_way_count_while_somebody_has_to_mend_something(
+    autojump_clock: MockClock, fault: TranscriptFault
+) -> None:
+    is_refused = False
+    error = TranscriptError(f"it is {fault}", retryable=False, fault=fault)
+    office = Office(
+        lambda _: 20 * MINUTES, Pace(), lambda _: error if is_refused else None
+    )
+    async with scheduling(office, calls(20), parallel=5) as jobs:
+        await trio.sleep(1 * MINUTES)
+        assert office.open == 5
+        is_refused = True
+        tried = len(office.requests)
+        await trio.sleep(10 * MINUTES)
+        # All say so, and one after another tries.
+        assert jobs.statistics().parked == 20
+        assert len(office.requests) - tried < 60
+        is_refused = False
+        with trio.fail_after(300 * MINUTES):
+            await wait_completed(jobs, 20)
+    assert office.most_open == 5
