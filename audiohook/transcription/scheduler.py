@@ -367,7 +367,7 @@ class Transcriptions:
         fault = self._fault()
         return TranscriptionStatistics(
             calls=len(self._held),
-            jobs=jobs,
+            jobs=dict(jobs),
             parked=parked,
             active=self._active,
             completed=self._completed,
