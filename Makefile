@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*/*.pyx)
 
-.PHONY: run test test-slow demo build dev fuzz bench bench-smoke lint types wheel clean help
+.PHONY: run test test-slow demo build dev fuzz bench bench-smoke lint types wheel lambda clean help
 
 help:
 	@echo "make run        set up, and start the service"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow  the tests with real processes and real disks"
 	@echo "make fuzz       20,000 examples of each differential test"
 	@echo "make bench      the benchmarks of single functions"
+	@echo "make lambda     the zip of the function of docs/elsewhere.md"
 	@echo "make lint types wheel clean"
 
 run: build
@@ -51,6 +52,17 @@ types: dev
 wheel: dev
 	rm -rf dist
 	$(BIN)/python -m build
+
+# The zip holds compiled modules: .venv has to be of the Python, and this machine of
+# the kind, that the function runs on; see docs/elsewhere.md.
+lambda: build
+	rm -rf build/lambda dist/audiohook-lambda.zip
+	mkdir -p dist
+	$(BIN)/python -m pip install -q --target build/lambda .
+	rm -rf build/lambda/bin
+	$(BIN)/python -m compileall -q --invalidation-mode unchecked-hash build/lambda
+	cd build/lambda && ../../$(BIN)/python -m zipfile -c ../../dist/audiohook-lambda.zip *
+	@$(BIN)/python -c 'import platform as p; print("dist/audiohook-lambda.zip for python" + ".".join(p.python_version_tuple()[:2]), p.machine())'
 
 build: $(VENV)/built
 dev: $(VENV)/dev

@@ -277,6 +277,7 @@ GOOD = [
     ("S3_KEY_PREFIX", "a/b/", "a/b/"),
     ("S3_KEY_PREFIX", "a-(b)!'/c..x/", "a-(b)!'/c..x/"),
     ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:8333/", "http://127.0.0.1:8333"),
+    ("ASSEMBLYAI_API_KEY_PARAMETER", "/audiohook/key", "/audiohook/key"),
     ("ASSEMBLYAI_BASE_URL", "https://[::1]:8000/v2", "https://[::1]:8000/v2"),
     ("ASSEMBLYAI_PARAMS", '{"a": [1, null]}', {"a": [1, None]}),
     ("TRANSCRIBE_LANGUAGE", "call", "call"),
@@ -351,6 +352,7 @@ BAD = [
     ("AWS_ENDPOINT_URL_S3", "hush:8333"),
     ("AWS_ENDPOINT_URL_S3", "http://hush@example.com"),
     ("ASSEMBLYAI_API_KEY", "hush\u2028"),
+    ("ASSEMBLYAI_API_KEY_PARAMETER", "hush hush"),
     ("ASSEMBLYAI_BASE_URL", "ftp://hush"),
     ("ASSEMBLYAI_BASE_URL", "https://"),
     ("ASSEMBLYAI_BASE_URL", "https://hush:hush"),
@@ -538,7 +540,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_describe_has_every_setting_once() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 47
+    assert len({row.name for row in rows}) == len(rows) == 48
     assert all(row.meaning and "\n" not in row.meaning for row in rows)
     by_name = {row.name: row.default for row in rows}
     assert by_name["PORT"] == "3000"

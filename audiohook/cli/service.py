@@ -12,7 +12,7 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import recovery, service, settings, systemd
+from audiohook import elsewhere, recovery, service, settings, sqs, systemd, worker
 from audiohook.authentication import configured_keys
 from audiohook.cli.app import EnvFile, app, start_log
 
@@ -113,6 +113,38 @@ def recover(*, env_file: EnvFile = Path(".env")) -> None:
         return 1 if found.waiting or found.untranscribed else 0
 
     sys.exit(trio.run(run))
+
+
+@app.command("worker")
+def work(
+    *,
+    queue: Annotated[
+        str, typer.Option(help="Address of the queue that gets the bucket's events.")
+    ],
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Most calls at a time; overrides TRANSCRIBE_PARALLEL."
+        ),
+    ] = None,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Transcribe calls in the bucket as a queue tells of them, until SIGTERM."""
+    chosen = settings.load(env_file=env_file, transcribe_parallel=parallel)
+    log = start_log(chosen)
+    key = elsewhere.find_key(chosen)
+
+    async def run() -> None:
+        messages = sqs.Queue(queue)
+        await messages.connect()
+        async with elsewhere.transcribing_elsewhere(chosen, key, log=log) as place:
+            one = worker.Worker(
+                messages, place, log=log, parallel=chosen.transcribe_parallel
+            )
+            await worker.work_until_told(one, log)
+        messages.close()
+
+    trio.run(run)
 
 
 def _calm_garbage_collector() -> None:

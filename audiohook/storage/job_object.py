@@ -150,7 +150,11 @@ class JobObject:
         if self.record is None:
             self._take_in(planned)
         self._holder = self._own
-        await self._write()
+        try:
+            await self._write()
+        except JobHeldError:
+            self._holder = "somebody else"
+            raise
         return self._known()
 
     def note(self, *facts: TranscriptFact) -> None:

@@ -138,19 +138,21 @@ def _from_record(record: object, wrappings: int) -> Iterable[Notice]:
             yield from _unwrap_text(text, wrappings)
         case {"EventSource": "aws:sns", "Sns": {"Message": text}}:
             yield from _unwrap_text(text, wrappings)
-        case {"eventSource": "aws:s3", "eventVersion": str(version)}:
+        case {
+            "eventSource": "aws:s3",
+            "eventVersion": str(version),
+            "eventName": str(name),
+            "s3": details,
+        }:
             if version.partition(".")[0] != _MAJOR_VERSION:
                 raise NoticeError(
                     f"an event of version {ascii(version)[:20]}, which this release"
                     f" does not know: only {_MAJOR_VERSION}.x"
                 )
-            name = record.get("eventName")
-            if not isinstance(name, str):
-                raise NoticeError("an event without a name")
             # Some senders put the service in front.
             if name.removeprefix("s3:").startswith(_CREATED):
-                key = _unquote(_text(record, "key"))
-                yield Notice(_text(record, "name", "bucket"), key)
+                notice = _read_details(details)
+                yield Notice(notice.bucket, _unquote(notice.key))
         case _:
             raise NoticeError("not an event of a bucket")
 
@@ -160,17 +162,14 @@ def _from_bus(event: dict[str, Any]) -> Iterable[Notice]:
     if event.get("source") != "aws.s3":
         raise NoticeError("not an event of a bucket")
     if event.get("detail-type") == _BUS_CREATED:
-        record = {"s3": event["detail"]}
-        yield Notice(_text(record, "name", "bucket"), _text(record, "key"))
+        yield _read_details(event["detail"])
 
 
-def _text(record: dict[str, Any], name: str, of: str = "object") -> str:
-    match record:
-        case {"s3": {"object": {"key": str(key)}}} if of == "object":
-            return key
-        case {"s3": {"bucket": {"name": str(bucket)}}} if of == "bucket":
-            return bucket
-    raise NoticeError(f"an event without the {name} of its {of}")
+def _read_details(details: object) -> Notice:
+    match details:
+        case {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}:
+            return Notice(bucket, key)
+    raise NoticeError("an event without the bucket or the key of its object")
 
 
 def _unquote(key: str) -> str:

@@ -155,11 +155,17 @@ class Site:
     @asynccontextmanager
     async def start(self, command: str) -> AsyncIterator[Server]:
         """Starts a command of ours; what is left of it at the end is killed."""
+        async with self.run(command, "-m", "audiohook", command) as server:
+            yield server
+
+    @asynccontextmanager
+    async def run(self, name: str, *arguments: str | Path) -> AsyncIterator[Server]:
+        """Starts a Python of ours; what is left of it at the end is killed."""
         self._started += 1
-        log = self.base / f"{self._started}-{command}.log"
+        log = self.base / f"{self._started}-{name}.log"
         with log.open("wb") as stream:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "audiohook", command],
+                [sys.executable, *map(str, arguments)],
                 cwd=self.work,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,

@@ -520,11 +520,11 @@ async def test_service_that_is_away_is_waited_for(
     await place.record()
     place.standin.away = True
     with pytest.raises(UnfinishedError) as caught:
-        await see_to(place.worker(), seconds=600)
+        await see_to(place.worker(), seconds=30)
     assert caught.value.is_common
 
     async def back() -> None:
-        await trio.sleep(3600)
+        await trio.sleep(300)
         place.standin.away = False
 
     async with trio.open_nursery() as both:

@@ -1,0 +1,175 @@
+"""Transcription by the bucket's events, put together from what the operator chose."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypedDict
+
+import trio
+from botocore.exceptions import BotoCoreError, ClientError
+
+from audiohook.errors import ConfigError
+from audiohook.storage.s3 import S3Store
+from audiohook.storing import make_store
+from audiohook.transcription.assemblyai import AssemblyAI, make_client
+from audiohook.transcription.errand import Errands
+from audiohook.transcription.pace import Pace
+from audiohook.transcription.parameters import Parameters
+from audiohook.transcription.steps import Steps, Terms
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.settings import Settings
+    from audiohook.transcription.notices import Notice
+
+SECONDS = 1.0
+_GOODBYE_DEADLINE: Final = 2 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Transcription in this process of what is in the bucket.
+
+    Attributes:
+        errands: Sees to one file after the other, or to many at once.
+        bucket: Name of the bucket, or the ARN of an access point.
+        prefix: What the keys of all calls begin with.
+        log: For lines about events.
+    """
+
+    errands: Errands
+    bucket: str
+    prefix: str
+    log: FilteringBoundLogger
+
+    def concerns(self, notice: Notice) -> bool:
+        """Tells whether an object is a WAV of ours; says so at debug if not."""
+        reason = notice.reason_to_ignore(self.bucket, self.prefix)
+        if reason is not None:
+            self.log.debug("event_ignored", audio=notice.shown, reason=reason)
+        return reason is None
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuses settings without which nothing can be transcribed elsewhere.
+
+    Raises:
+        ConfigError: Which are missing.
+    """
+    if settings.s3_bucket is None:
+        raise ConfigError(
+            "S3_BUCKET: is not set, and only calls in a bucket can be transcribed"
+            " elsewhere; for example S3_BUCKET=my-recordings"
+        )
+    if settings.assemblyai_api_key or settings.assemblyai_api_key_parameter:
+        return
+    raise ConfigError(
+        "ASSEMBLYAI_API_KEY: is not set, and ASSEMBLYAI_API_KEY_PARAMETER is not"
+        " either; one of them is needed"
+    )
+
+
+def find_key(settings: Settings, read: Callable[[str], str] | None = None) -> str:
+    """Finds the key for the service; it blocks if that is in the Parameter Store.
+
+    Args:
+        settings: Have it, or say where it is.
+        read: Reads a parameter; `read_parameter` if not given.
+
+    Raises:
+        ConfigError: There is none, or it cannot be read.
+    """
+    check_settings(settings)
+    if settings.assemblyai_api_key is not None:
+        return settings.assemblyai_api_key.get_secret_value()
+    return (read or read_parameter)(settings.assemblyai_api_key_parameter or "")
+
+
+def read_parameter(name: str) -> str:
+    """Reads a secret from AWS's Parameter Store; it blocks.
+
+    Args:
+        name: Its name or ARN.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        found = _parameter_store().get_parameter(Name=name, WithDecryption=True)
+    except (BotoCoreError, ClientError) as exc:
+        code = type(exc).__name__
+        if isinstance(exc, ClientError):
+            code = str(exc.response.get("Error", {}).get("Code") or "?")
+        raise ConfigError(
+            f"ASSEMBLYAI_API_KEY_PARAMETER: {name} cannot be read ({code}): is it"
+            " there, in region AWS_REGION, and is ssm:GetParameter allowed?"
+        ) from exc
+    return found["Parameter"]["Value"].strip()
+
+
+@asynccontextmanager
+async def transcribing_elsewhere(
+    settings: Settings, key: str, *, log: FilteringBoundLogger
+) -> AsyncIterator[Elsewhere]:
+    """Has what sees to files in the bucket, while the block lasts.
+
+    Args:
+        settings: Whatever holds for jobs in the recording process holds for these,
+            but for webhooks: nobody listens for them here.
+        key: For the service.
+        log: For lines about transcripts and events.
+
+    Raises:
+        ConfigError: There is no bucket.
+    """
+    check_settings(settings)
+    store = make_store(settings)
+    assert isinstance(store, S3Store)
+    assert settings.s3_bucket is not None
+    http = make_client(settings.assemblyai_base_url, key)
+    parameters, pace = Parameters.from_settings(settings), Pace()
+    errands = Errands(
+        Steps(AssemblyAI(http), Terms(parameters), pace),
+        store=store,
+        pace=pace,
+        parameters=parameters,
+        log=log,
+        deletes=settings.delete_transcript,
+    )
+    try:
+        yield Elsewhere(errands, settings.s3_bucket, settings.s3_key_prefix, log)
+    finally:
+        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
+            await http.aclose()
+        store.close()
+
+
+class Parameter(TypedDict):
+    """A parameter as the store tells it."""
+
+    Value: str
+
+
+class FoundParameter(TypedDict):
+    """Answer to ``GetParameter``."""
+
+    Parameter: Parameter
+
+
+class ParameterStore(Protocol):
+    """The call that we use. Source: botocore, ``data/ssm``."""
+
+    def get_parameter(self, *, Name: str, WithDecryption: bool) -> FoundParameter:
+        """Read a parameter."""
+
+
+def _parameter_store() -> ParameterStore:
+    # Slow to import, and not everybody needs it.
+    import boto3
+
+    client: ParameterStore = boto3.session.Session().client("ssm")
+    return client

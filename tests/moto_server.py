@@ -1,0 +1,108 @@
+"""moto's server: buckets that tell queues what comes, on one machine.
+
+It answers as S3, SQS and the Parameter Store do, and delivers events from bucket to
+queue, which SeaweedFS does not. It checks neither credentials nor checksums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_START_SECONDS = 30.0
+REGION = "us-east-1"
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@dataclass(frozen=True)
+class Moto:
+    """A running server.
+
+    Attributes:
+        port: Where it listens on loopback.
+        clients: By service.
+    """
+
+    port: int
+    clients: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Has boto3 find it."""
+        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url}
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
+        """Returns the client for a service; to make one takes long."""
+        if service not in self.clients:
+            self.clients[service] = self._new_client(service)
+        return self.clients[service]
+
+    def _new_client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
+        return boto3.session.Session().client(
+            service,
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+@contextmanager
+def moto_server(folder: Path) -> Iterator[Moto]:
+    """Runs a server of its own while the block lasts."""
+    pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    log = folder / "moto.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            env={"PATH": os.environ["PATH"], **KEYS},
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        _wait_until_up(process, port, log)
+        server = Moto(port)
+        yield server
+        for client in server.clients.values():
+            client.close()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"moto did not start: {log.read_text()}")
