@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -20,7 +20,7 @@ from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.find import FoundFile, NoRecordingError, find_files
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.job_object import JobObject
-from audiohook.storage.layout import transcript_key
+from audiohook.storage.layout import is_wav_key, transcript_key
 from audiohook.storing import SPOOL_FOLDER, make_store
 from audiohook.transcribing import make_account
 from audiohook.transcription.decisions import as_planned
@@ -207,7 +207,7 @@ class _Clerk:
         if outcome is Outcome.FAILED:
             self._say(file.key, f"there will be no transcript: {await self._why(file)}")
             return False
-        self._say(file.key, f"transcript stored, {transcript_key(file.key, '.txt')}")
+        self._say(file.key, f"transcript stored: {transcript_key(file.key, '.txt')}")
         return True
 
     async def _why(self, file: FoundFile) -> str:
@@ -277,7 +277,9 @@ class _Clerk:
 
     def _say(self, key: str, text: str) -> None:
         self._told[key] = text
-        self._console.print(f"{key}: {text}", markup=False)
+        # Keys hold the name twice, and what was typed is short.
+        name = PurePosixPath(key).name if is_wav_key(key) else key
+        self._console.print(f"{name}: {text}", markup=False)
 
 
 def _standing(file: FoundFile) -> str:

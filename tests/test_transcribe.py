@@ -121,7 +121,8 @@ async def test_recording_gets_its_transcript_whatever_it_is_called(
     assert code == 0, lines
     key = wav_key(recording)
     text = key.replace("/audio/", "/transcripts/").replace(".wav", ".txt")
-    assert lines[-1] == f"{key}: transcript stored, {text}"
+    name = recording.folder.name
+    assert lines == [f"{name}.wav: submitted", f"{name}.wav: transcript stored: {text}"]
     assert told(recording)["status"] == "completed"
     assert told(recording)["model"] == "universal-3-5-pro"
     assert stored_id(recording) == told(recording)["id"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from audiohook.transcription.parameters import (
 from audiohook.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Iterator, Mapping
 
     from pydantic import JsonValue
 
@@ -182,6 +183,13 @@ async def _try_webhook(url: str, settings: Settings) -> Verdict:
         with trio.fail_after(_WEBHOOK_DEADLINE):
             status = await _post_nothing(url)
     except (httpx.HTTPError, OSError, trio.TooSlowError) as error:
+        if _is_distrust(error):
+            return Verdict(
+                ok=False,
+                what=what,
+                mend=f"the certificate of {host} is not trusted, so AssemblyAI does not"
+                " report there: use one of a public authority",
+            )
         why = "no answer" if isinstance(error, trio.TooSlowError) else _why(error)
         return Verdict(
             ok=True,
@@ -205,13 +213,25 @@ async def _post_nothing(url: str) -> int:
         return (await http.post(url, content=b"")).status_code
 
 
+def _is_distrust(error: Exception) -> bool:
+    """Tell whether it is the certificate that keeps us from an answer."""
+    return any(
+        isinstance(each, ssl.SSLCertVerificationError) for each in _causes(error)
+    )
+
+
 def _why(error: Exception) -> str:
     """Say in a few words why there was no answer."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
             return "there is no such name"
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
-        cause = cause.__cause__ or cause.__context__
     return type(error).__name__
+
+
+def _causes(error: Exception) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

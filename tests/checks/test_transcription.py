@@ -119,9 +119,8 @@ async def test_server_without_tls_is_told(tmp_path: Path) -> None:
     assert "ASSEMBLYAI_BASE_URL" in out
 
 
-async def test_certificate_that_nobody_trusts_is_told(
-    tmp_path: Path,
-) -> None:
+async def distrusted(*, task_status: trio.TaskStatus[int]) -> None:
+    """Serves with a certificate of an authority of its own; told the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
 
@@ -133,7 +132,14 @@ async def test_certificate_that_nobody_trusts_is_told(
         (listener,) = await nursery.start(
             partial(trio.serve_tcp, shake_hands, 0, host="127.0.0.1")
         )
-        port = listener.socket.getsockname()[1]
+        task_status.started(listener.socket.getsockname()[1])
+
+
+async def test_certificate_that_nobody_trusts_is_told(
+    tmp_path: Path,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(distrusted)
         code, out = await checked(
             recordings_dir=tmp_path,
             assemblyai_api_key=KEY,
@@ -250,6 +256,21 @@ async def test_webhook_without_a_service_is_advice(tmp_path: Path) -> None:
     )
     assert code == 0
     assert "not from here (" in said[-1]
+
+
+async def test_webhook_with_a_certificate_that_nobody_trusts_is_told(
+    tmp_path: Path,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(distrusted)
+        code, said = await lines(
+            tmp_path,
+            StandIn(keys=(KEY,)),
+            webhook_url=f"https://127.0.0.1:{port}/hook",
+        )
+        nursery.cancel_scope.cancel()
+    assert code == 1
+    assert "the certificate of 127.0.0.1 is not trusted" in said[-1]
 
 
 def webhook_trial(url: str) -> Callable[[], Awaitable[Any]]:
