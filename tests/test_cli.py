@@ -54,6 +54,8 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["serve"], {"CLIENT_SECRET": "c2VjcmV0"}, r"CLIENT_SECRET: goes with API_KEY"),
         (["serve"], {"WAV_ENCODING": "mp3"}, r"WAV_ENCODING: "),
         (["serve", "--host", "192.0.2.1"], {}, r"HOST: is no address of this machine"),
+        (["transcribe", "calls/x"], {}, r"ASSEMBLYAI_API_KEY: is not set, .* example"),
+        (["call", "ws://x/", "--channels", "left"], {}, r"example internal,external"),
         (["call", "http://127.0.0.1/"], {}, r"web address; AudioHook needs .*ws://"),
         (["call", "ws://x/", "--pause", "5"], {}, r"'5' is not AT:LENGTH"),
         (["call", "ws://x/", "--custom-config", "["], {}, r"is not JSON"),

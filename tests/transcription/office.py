@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 import trio
 
+from audiohook.errors import UploadError
 from audiohook.metrics import Metrics
 from audiohook.recording.journal import CallRecord, utc_text
 from audiohook.recording.transcripts import (
@@ -75,9 +76,12 @@ class _Shelf:
     finished: list[str] = field(default_factory=list)
     updates: int = 0
     signs: bool = True
+    is_away: bool = False
 
     async def update(self, _: Call) -> None:
         await trio.lowlevel.checkpoint()
+        if self.is_away:
+            raise UploadError("it is away")
         self.updates += 1
 
     async def finish(self, call: Call) -> None:
@@ -135,6 +139,10 @@ class Office:
             self.begin(job.key, transcript_id)
             docket.note(*job.submitted(transcript_id, trio.current_time()))
             return
+        if request is Request.DELETE:
+            assert job.record.stored is not None
+            docket.note(*job.deleted(job.traces or "", now))
+            return
         assert request is Request.FETCH
         self.polled.setdefault(job.key, []).append(now)
         transcript_id = job.record.current or ""
@@ -169,7 +177,12 @@ class Office:
 
 @asynccontextmanager
 async def scheduling(
-    office: Office, calls: Iterable[Call], *, parallel: int, held_limit: int = 20_000
+    office: Office,
+    calls: Iterable[Call],
+    *,
+    parallel: int,
+    held_limit: int = 20_000,
+    deletes: bool = False,
 ) -> AsyncIterator[Transcriptions]:
     """Has a scheduler see to some calls while the block lasts."""
     # Reproducible, not secret.
@@ -182,6 +195,7 @@ async def scheduling(
         metrics=Metrics(),
         log=structlog.get_logger("audiohook"),
         parallel=parallel,
+        deletes=deletes,
         held_limit=held_limit,
         jitter=chance.random,
     )

@@ -164,3 +164,19 @@ async def test_jobs_under_way_count_while_somebody_has_to_mend_something(
         with trio.fail_after(300 * MINUTES):
             await wait_completed(jobs, 20)
     assert office.most_open == 5
+
+
+async def test_nothing_is_deleted_there_before_the_store_says_that_it_is_here(
+    autojump_clock: MockClock,
+) -> None:
+    office = Office(lambda _: 1.0, Pace())
+    office.shelf.is_away = True
+    async with scheduling(office, calls(5), parallel=5, deletes=True) as jobs:
+        await trio.sleep(60 * MINUTES)
+        assert jobs.statistics().completed == 5
+        assert Request.DELETE not in {what for what, _ in office.requests}
+        office.shelf.is_away = False
+        with trio.fail_after(30 * MINUTES):
+            await jobs.wait_settled()
+    deleted = [what for what, _ in office.requests if what is Request.DELETE]
+    assert len(deleted) == len(office.shelf.finished) == 5
