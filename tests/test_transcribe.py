@@ -100,7 +100,7 @@ def wav_key(recording: Recording) -> str:
 
 
 @pytest.mark.parametrize(
-    "name",
+    "typed",
     [
         lambda recording: f"calls/{recording.folder.name}",
         lambda recording: f"calls/{recording.folder.name}/",
@@ -112,12 +112,12 @@ def wav_key(recording: Recording) -> str:
     ],
 )
 async def test_recording_gets_its_transcript_whatever_it_is_called(
-    tmp_path: Path, name: Callable[[Recording], str | Path]
+    tmp_path: Path, typed: Callable[[Recording], str | Path]
 ) -> None:
     recording = await record(tmp_path)
     assert told(recording)["status"] == "off"
     standin = StandIn(keys=(KEY,))
-    code, lines = await run(tmp_path, standin, name(recording))
+    code, lines = await run(tmp_path, standin, typed(recording))
     assert code == 0, lines
     key = wav_key(recording)
     text = key.replace("/audio/", "/transcripts/").replace(".wav", ".txt")
