@@ -4,9 +4,11 @@ A message is an event of the bucket, and stays in the queue until the transcript
 its call is stored. Meanwhile it is hidden from others, again and again for a short
 while, so that it comes back soon if this process dies. What fails goes back with a
 growing pause; what cannot be understood goes back too, and is never deleted: the
-queue puts it aside after as many receives as its redrive policy says. If the
-service or the account is at fault, nothing more is received but one message from time
-to time, so that a bad key does not put the whole queue aside.
+queue puts it aside after as many receives as its redrive policy says.
+
+If the service or the account or the bucket is at fault, nothing more is received, and
+what is in hand stays there and tries again, one after the other, until something gets
+through. So a bad key puts nothing aside, however long it takes to be mended.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ _LONGEST_PAUSE: Final = 30 * SECONDS
 # After SIGTERM, for a request that is under way.
 _DRAIN: Final = 30 * SECONDS
 _GIVE_BACK: Final = 10 * SECONDS
+# How often a fault that all calls meet is told.
+_TELL_INTERVAL: Final = 1 * MINUTES
 
 
 class MessageQueue(Protocol):
@@ -131,6 +135,7 @@ class Worker:
         self._patiences: set[Patience] = set()
         self._most_receives: int | None = None
         self._stopping = False
+        self._told_at = -math.inf
         self._change = trio.Event()
         self.statistics = WorkerStatistics()
 
@@ -168,13 +173,27 @@ class Worker:
     async def _wait_room(self) -> int:
         """Waits until messages may be received; how many."""
         while not self._stopping:
-            now, at = trio.current_time(), self._breaker.next_at
             free = self._parallel - self.statistics.active
-            if free > 0 and at <= now:
-                return 1 if self._breaker.is_open else free
-            self._change = trio.Event()
-            with trio.move_on_at(at if free > 0 else math.inf):
-                await self._change.wait()
+            if self._breaker.is_open:
+                # Those in hand try, or else a single one does.
+                free = 0 if self.statistics.active else 1
+            at = self._breaker.next_at if free > 0 else math.inf
+            if at <= trio.current_time():
+                return free
+            await self._wait_change(at)
+        return 0
+
+    async def _wait_change(self, until: float) -> None:
+        with trio.move_on_at(until):
+            await self._change.wait()
+
+    async def _wait_trial(self, patience: Patience) -> int:
+        """Waits until the service may be tried; the attempt, or 0 if there is no time."""
+        while trio.current_time() < patience.until:
+            at = self._breaker.next_at
+            if at <= trio.current_time():
+                return self._breaker.begin()
+            await self._wait_change(min(at, patience.until))
         return 0
 
     async def _receive(self, most: int, nursery: trio.Nursery) -> None:
@@ -198,9 +217,7 @@ class Worker:
                 self._log.warning("queue_fails", error=str(error))
             if self._stopping:
                 return []
-            with trio.move_on_after(pause):
-                self._change = trio.Event()
-                await self._change.wait()
+            await self._wait_change(trio.current_time() + pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _take(self, message: Message, attempt: int) -> None:
@@ -238,30 +255,55 @@ class Worker:
         failure: UnfinishedError | None = None
         for key in {each.key for each in notices if self._elsewhere.concerns(each)}:
             try:
-                outcome = await self._elsewhere.errands.see_to(key, patience)
+                self._succeeded(await self._see_to_file(key, patience, attempt))
             except UnfinishedError as error:
                 failure = error
-                self._note_failure(error, attempt)
             except Exception as error:  # noqa: BLE001 - the edge: other calls must not notice
                 self._log.error("errand_failed", audio=key, exc_info=error)
                 failure = UnfinishedError("unexpected failure")
-            else:
-                self.statistics.count(outcome)
-                if outcome is not Outcome.LEFT_ALONE:
-                    self._breaker.succeed()
         if failure is None:
             return None
         if self._stopping:
             return 0.0
         return self._returned(message, str(failure), failure.seconds)
 
-    def _note_failure(self, error: UnfinishedError, attempt: int) -> None:
-        if not error.is_common or self._stopping:
+    async def _see_to_file(self, key: str, patience: Patience, attempt: int) -> Outcome:
+        """Has one call transcribed, and waits while nothing gets through at all."""
+        while True:
+            try:
+                return await self._elsewhere.errands.see_to(key, patience)
+            except UnfinishedError as error:
+                if not error.is_common:
+                    raise
+                failure = error
+                self._note_fault(error, attempt)
+            finally:
+                self._breaker.end(attempt)
+                self._wake()
+            attempt = await self._wait_trial(patience)
+            if not attempt:
+                raise failure
+
+    def _succeeded(self, outcome: Outcome) -> None:
+        self.statistics.count(outcome)
+        if outcome is Outcome.LEFT_ALONE:
             return
-        was_open = self._breaker.is_open
-        self._breaker.fail(attempt, error, trio.current_time(), lasting=True)
-        if not was_open:
-            self._log.error("transcription_needs_mending", error=str(error))
+        if self._breaker.is_open:
+            self._log.info("transcription_works_again")
+        self._breaker.succeed()
+        self._told_at = -math.inf
+        self._wake()
+
+    def _note_fault(self, error: UnfinishedError, attempt: int) -> None:
+        now = trio.current_time()
+        self._breaker.fail(attempt, error, now, lasting=True)
+        if now - self._told_at >= _TELL_INTERVAL:
+            self._told_at = now
+            self._log.error(
+                "transcription_needs_mending",
+                error=str(error),
+                in_hand=self.statistics.active,
+            )
 
     def _returned(self, message: Message, reason: str, seconds: float) -> float:
         """Says that a message goes back; returns for how long it is hidden."""
@@ -298,6 +340,7 @@ class Worker:
 
     def _wake(self) -> None:
         self._change.set()
+        self._change = trio.Event()
 
 
 async def work_until_told(worker: Worker, log: FilteringBoundLogger) -> None:

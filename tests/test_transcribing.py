@@ -169,6 +169,17 @@ async def test_elsewhere_it_is_left_to_others(tmp_path: Path) -> None:
     assert standin.statistics().requests.get(Endpoint.SUBMIT, 0) == 0
 
 
+async def test_elsewhere_nobody_is_bothered_with_what_is_not_worth_it(
+    tmp_path: Path,
+) -> None:
+    standin = StandIn(keys=(KEY,))
+    async with transcribing(tmp_path, standin, transcribe="elsewhere") as it:
+        await it.call(duration=0.5)
+        await settle(it)
+        (told,) = transcripts(it)
+    assert (told["status"], told["reason"]) == ("skipped", "shorter than 1 s")
+
+
 async def test_call_that_is_too_short_costs_nothing(tmp_path: Path) -> None:
     standin = StandIn(keys=(KEY,))
     async with transcribing(tmp_path, standin) as it:
