@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from audiohook.errors import TranscriptError
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.recording.transcripts import TranscriptFact
     from audiohook.storage.transcripts import TranscriptShelf
     from audiohook.transcription.job import Job
