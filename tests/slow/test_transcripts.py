@@ -31,7 +31,7 @@ KILLS = 5
 FAILING_SHARE = 0.25
 # From the end of the calls of a wave to the end of its server: their jobs are to be
 # asked for, under way, done, or on their way to the store.
-KILL_SECONDS = (0.0, 6.0)
+KILL_SECONDS = (0.0, 5.0)
 JOB_SECONDS = 2.0
 TOGETHER = 20
 # A request whose fate is unknown is believed to be lost after half a minute.
@@ -41,7 +41,7 @@ USUAL = (Channel.EXTERNAL, Channel.INTERNAL)
 INVERTED = (Channel.INTERNAL, Channel.EXTERNAL)
 
 AWAY_CALLS = 8
-AWAY_SECONDS = 6.0
+AWAY_SECONDS = 2.0
 
 
 def transcribing_site(base: Path, bucket: Bucket, standin: StandIn) -> Site:
