@@ -85,6 +85,7 @@ class JobObject:
 
     Attributes:
         record: What the facts say; None if there is no such job as yet.
+        is_settled: Whether nothing is left to be done, not even to tell others.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class JobObject:
         self._is_dirty = False
         self._written_at = 0.0
         self.record: JobRecord | None = None
+        self.is_settled = False
         if found is not None:
             self._read(found)
 
@@ -121,11 +123,6 @@ class JobObject:
         if self._holder in (None, self._own):
             return 0.0
         return max(0.0, self._held_until - trio.current_time())
-
-    @property
-    def is_released(self) -> bool:
-        """Whether whoever had it in hand last has put it down himself."""
-        return self._tag is not None and self._holder is None
 
     @property
     def renew_at(self) -> float:
@@ -207,6 +204,16 @@ class JobObject:
             self._holder = None
             await self._write()
 
+    async def settle(self) -> None:
+        """Note that nothing is left to be done, and put it down.
+
+        Raises:
+            JobHeldError: Somebody else has taken the job over.
+            UploadError: The store did not do as asked.
+        """
+        self.is_settled = True
+        await self.release()
+
     def _known(self) -> JobRecord:
         assert self.record is not None
         return self.record
@@ -222,6 +229,7 @@ class JobObject:
                 raise ValueError("of another file")
             self._sequence = fields.count("sequence")
             self._holder = fields.optional_text("holder")
+            self.is_settled = fields.flag("settled")
             for value in fields.items("facts"):
                 self._take_in(self._fact(value))
             if self.record is None:
@@ -301,6 +309,7 @@ class JobObject:
             "schemaVersion": SCHEMA_VERSION,
             "audio": self._wav_key,
             "holder": self._holder,
+            "settled": self.is_settled,
             "sequence": self._sequence,
             "facts": facts,
         }

@@ -10,6 +10,7 @@ in the spool (`audiohook.transcription.job`), and done by the same code
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from audiohook.errors import (
     UnfinishedError,
     UploadError,
 )
+from audiohook.logs import Limiter
 from audiohook.recording.transcripts import (
     Choice,
     JobStatus,
@@ -67,6 +69,9 @@ MINUTES = 60 * SECONDS
 _RELEASE_DEADLINE: Final = 10 * SECONDS
 # Somebody has to mend something first.
 _MENDING: Final = 5 * MINUTES
+# The recorder stores the call's JSON right after its WAV.
+_SUMMARY_LOOK: Final = 2 * SECONDS
+_SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
 
 
@@ -187,6 +192,7 @@ class Errands:
         self._pace = pace
         self._parameters = parameters
         self._log = log
+        self._noise = Limiter(log)
         self._habits = Habits(
             uploads=not isinstance(store, SigningStore),
             deletes=deletes,
@@ -267,10 +273,10 @@ class Errands:
     async def _see_to(self, wav_key: str, patience: Patience) -> Outcome:
         job_object = await JobObject.open(self._store, wav_key)
         record = job_object.record
-        if record is not None and record.is_final and job_object.is_released:
+        if job_object.is_settled:
             return self._leave(wav_key, "it is at its end")
         if record is None:
-            planned = await self._decide(wav_key)
+            planned = await self._decide(wav_key, patience)
             if planned is None:
                 return Outcome.LEFT_ALONE
         else:
@@ -283,15 +289,18 @@ class Errands:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
+            await job_object.settle()
         finally:
             await self._release(job_object)
         if record.status is JobStatus.COMPLETED:
             return Outcome.COMPLETED
         return Outcome.FAILED
 
-    async def _decide(self, wav_key: str) -> TranscriptPlanned | None:
+    async def _decide(
+        self, wav_key: str, patience: Patience
+    ) -> TranscriptPlanned | None:
         """Return what is to be done with a file that nobody has begun with."""
-        planned = await decide(self._store, wav_key, self._parameters)
+        planned = await self._wait_decided(wav_key, patience)
         if planned is None:
             self._leave(wav_key, "it is not in the bucket any more")
             return None
@@ -302,6 +311,20 @@ class Errands:
             self._leave(wav_key, "there is a transcript that somebody else asked for")
             return None
         return planned
+
+    async def _wait_decided(
+        self, wav_key: str, patience: Patience
+    ) -> TranscriptPlanned | None:
+        """Wait a moment for the call's JSON: the event may be faster."""
+        end = min(trio.current_time() + _SUMMARY_WAIT, patience.until)
+        while True:
+            try:
+                return await decide(self._store, wav_key, self._parameters)
+            except UnfinishedError:
+                again = trio.current_time() + _SUMMARY_LOOK
+                if again > end:
+                    raise
+            await patience.sleep_until(again)
 
     def _leave(self, wav_key: str, reason: str) -> Outcome:
         self._log.info("call_left_alone", audio=wav_key, reason=reason)
@@ -385,7 +408,9 @@ class Errands:
             )
         if trouble.lasting and trouble.scope in _COMMON:
             raise UnfinishedError(str(error), seconds=_MENDING, is_common=True)
-        self._log.debug("transcription_fails", audio=job.key, error=str(error))
+        self._noise.write(
+            logging.WARNING, "transcription_fails", audio=job.key, error=str(error)
+        )
 
     async def _park(
         self, job: Job, docket: _BucketDocket, reason: str, *, is_common: bool

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -205,7 +204,7 @@ async def _see_to_notices(
     elsewhere: Elsewhere, notices: list[Notice], patience: Patience
 ) -> list[str]:
     """Sees to the objects of one event; returns how each failed that is not done."""
-    failures: defaultdict[str, str] = defaultdict(str)
+    failures: dict[str, str] = {}
     limiter = trio.CapacityLimiter(_AT_ONCE)
 
     async def see_to(key: str) -> None:
@@ -214,6 +213,9 @@ async def _see_to_notices(
                 await elsewhere.errands.see_to(key, patience)
             except UnfinishedError as error:
                 failures[key] = f"{key}: {error}"
+            except Exception as error:  # the edge: other calls must not notice
+                elsewhere.log.error("errand_failed", audio=key, exc_info=error)
+                failures[key] = f"{key}: unexpected failure"
 
     async with trio.open_nursery() as nursery:
         for key in {each.key for each in notices if elsewhere.concerns(each)}:

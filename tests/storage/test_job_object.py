@@ -124,13 +124,24 @@ async def test_of_two_heirs_one_is_late(autojump_clock: MockClock) -> None:
 async def test_released_it_is_free_at_once(autojump_clock: MockClock) -> None:
     store = FakeS3()
     job = await claimed(store)
-    assert not job.is_released
     await job.release()
     await job.release()
     other = await JobObject.open(store, WAV)
-    assert other.is_released
     assert other.held_for == 0
     await other.claim(PLANNED)
+
+
+async def test_released_is_not_settled(autojump_clock: MockClock) -> None:
+    store = FakeS3()
+    job = await claimed(store)
+    await job.release()
+    assert not (await JobObject.open(store, WAV)).is_settled
+    job = await claimed(store)
+    await job.commit(STORED)
+    await job.settle()
+    settled = await JobObject.open(store, WAV)
+    assert settled.is_settled
+    assert settled.held_for == 0
 
 
 @pytest.mark.parametrize("lost", ["before", "after"])
@@ -248,6 +259,7 @@ GOOD = {
     "schemaVersion": 1,
     "audio": WAV,
     "holder": None,
+    "settled": False,
     "sequence": 1,
     "facts": [{"fact": "transcript_planned", "key": WAV, "choice": "transcribe"}],
 }

@@ -17,7 +17,7 @@ from trio.testing import MockClock
 from audiohook.errors import TranscriptError, UnfinishedError, UploadError
 from audiohook.simulator.assemblyai import Endpoint, Fault, JobFault, StandIn
 from audiohook.simulator.assemblyai import Pace as JobPace
-from audiohook.storage.base import BytesBlob, StoreFault
+from audiohook.storage.base import BytesBlob, StoreFault, Version
 from audiohook.storage.job_object import LEASE
 from audiohook.transcription.assemblyai import AssemblyAI, make_client
 from audiohook.transcription.errand import Errands, Outcome, Patience
@@ -28,7 +28,7 @@ from tests.simulator.assemblyai.tools import TALK, Site, make_wav
 from tests.storage.fake_s3 import FakeS3, away
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 NAME = "2026-11-22T14-10-44.123Z_a_b"
 WAV = f"calls/{NAME}/audio/{NAME}.wav"
@@ -275,6 +275,20 @@ async def test_event_before_the_calls_json_is_tried_again(
     assert await see_to(place.worker()) is Outcome.COMPLETED
 
 
+async def test_calls_json_that_comes_a_moment_later_is_waited_for(
+    place: Place, clock: MockClock
+) -> None:
+    await place.record(call=None)
+
+    async def late() -> None:
+        await trio.sleep(5)
+        await place.record()
+
+    async with trio.open_nursery() as both:
+        both.start_soon(late)
+        assert await see_to(place.worker()) is Outcome.COMPLETED
+
+
 async def test_calls_json_that_is_no_json_is_for_somebody_to_mend(
     place: Place, clock: MockClock
 ) -> None:
@@ -423,6 +437,64 @@ async def test_two_workers_and_one_without_a_network_are_billed_once(
             await see_to(slow)
     assert outcomes == [Outcome.COMPLETED]
     assert place.submitted == 1
+    assert place.told()["status"] == "completed"
+
+
+class SlowS3(FakeS3):
+    """A bucket whose requests and answers take their time, some longer than a lease."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._chance = random.Random(seed)
+
+    async def _dawdle(self) -> None:
+        most = 400.0 if self._chance.random() < 0.1 else 5.0
+        await trio.sleep(self._chance.random() * most)
+
+    async def fetch(self, key: str) -> Version | None:
+        await self._dawdle()
+        found = await super().fetch(key)
+        await self._dawdle()
+        return found
+
+    async def swap(
+        self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
+    ) -> str:
+        await self._dawdle()
+        swapped = await super().swap(key, data, tag, metadata=metadata)
+        await self._dawdle()
+        return swapped
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_many_workers_in_any_order_are_billed_once(
+    place: Place, clock: MockClock, seed: int
+) -> None:
+    """Three come at a time, some of them are killed, and one answer is lost."""
+    place.store = SlowS3(seed)
+    place.store.url = place.site.url
+    await place.record()
+    chance = random.Random(seed)
+    place.standin.faults.script(
+        Endpoint.SUBMIT, chance.choice([None, Fault.LOST, Fault.CUT])
+    )
+    outcomes: list[Outcome] = []
+
+    async def come() -> None:
+        await trio.sleep(chance.random() * 300)
+        # A kill leaves no time to let go.
+        life = chance.choice([20, 200, 1000, math.inf])
+        with trio.move_on_after(life), suppress(UnfinishedError):
+            outcomes.append(await see_to(place.worker(), seconds=2000))
+
+    rounds = 0
+    while not outcomes and rounds < 20:
+        rounds += 1
+        async with trio.open_nursery() as three:
+            for _ in range(3):
+                three.start_soon(come)
+    assert outcomes
+    assert place.submitted == place.billed == 1
     assert place.told()["status"] == "completed"
 
 

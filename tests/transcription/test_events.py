@@ -164,6 +164,21 @@ def test_messages_that_are_not_done_come_again_without_the_others(
     assert max(script.patience) <= 60
 
 
+def test_bug_in_one_call_is_not_that_of_the_others(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see_to = script.see_to
+
+    async def broken(key: str, patience: Patience) -> Outcome:
+        if key == wav(1):
+            raise RuntimeError("oops")
+        return await see_to(key, patience)
+
+    monkeypatch.setattr(script, "see_to", broken)
+    answer = run(queued(a=event(wav(1)), b=event(wav(2))))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "a"}]}
+
+
 def test_no_failure_is_said_so(script: Script) -> None:
     assert run(queued(a=event(wav(1)))) == {"batchItemFailures": []}
 
