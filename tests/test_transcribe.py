@@ -122,7 +122,9 @@ async def test_recording_gets_its_transcript_whatever_it_is_called(
     key = wav_key(recording)
     text = key.replace("/audio/", "/transcripts/").replace(".wav", ".txt")
     name = recording.folder.name
-    assert lines == [f"{name}.wav: submitted", f"{name}.wav: transcript stored: {text}"]
+    assert lines[-1] == f"{name}.wav: transcript stored: {text}"
+    # Unless all went too quickly for anybody to wait.
+    assert lines[:-1] in ([f"{name}.wav: submitted"], [])
     assert told(recording)["status"] == "completed"
     assert told(recording)["model"] == "universal-3-5-pro"
     assert stored_id(recording) == told(recording)["id"]
