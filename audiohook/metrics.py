@@ -129,6 +129,7 @@ TRANSCRIPTION_FAULTS: Final = (
     "busy",
     "download",
     "media",
+    "misled",
     "not_found",
     "other",
     "theirs",

@@ -55,6 +55,43 @@ class Transcribing:
             await self.http.aclose()
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceAccount:
+    """The account at the service, for whoever has single files transcribed.
+
+    Attributes:
+        steps: Does what a job needs done.
+        pace: Lets requests pass.
+        parameters: What jobs are asked for.
+        http: What it sends by.
+    """
+
+    steps: Steps
+    pace: Pace
+    parameters: Parameters
+    http: httpx.AsyncClient
+
+    async def aclose(self) -> None:
+        """Closes connections."""
+        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
+            await self.http.aclose()
+
+
+def make_account(settings: Settings) -> ServiceAccount | None:
+    """Makes what sends to the service; None without a key for it.
+
+    No reports are asked for: nobody waits for them.
+    """
+    if settings.assemblyai_api_key is None:
+        return None
+    http = make_client(
+        settings.assemblyai_base_url, settings.assemblyai_api_key.get_secret_value()
+    )
+    pace, parameters = Pace(), Parameters.from_settings(settings)
+    steps = Steps(AssemblyAI(http), Terms(parameters), pace)
+    return ServiceAccount(steps, pace, parameters, http)
+
+
 def make_planner(settings: Settings) -> Planner:
     """Makes what decides which calls get a transcript."""
     choice, reason = Choice.TRANSCRIBE, None

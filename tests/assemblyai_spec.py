@@ -72,6 +72,12 @@ def parameters(path: str, method: str) -> dict[str, dict[str, Any]]:
     return {each["name"]: each["schema"] for each in found if each["in"] == "query"}
 
 
+def property_names(schema: str) -> set[str]:
+    """Returns the names of a schema's properties; none without the document."""
+    document = _document()
+    return set() if document is None else _names(document, schema)
+
+
 def is_there() -> bool:
     """Whether there is a judge."""
     return _document() is not None

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,8 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["serve"], {"CLIENT_SECRET": "c2VjcmV0"}, r"CLIENT_SECRET: goes with API_KEY"),
         (["serve"], {"WAV_ENCODING": "mp3"}, r"WAV_ENCODING: "),
         (["serve", "--host", "192.0.2.1"], {}, r"HOST: is no address of this machine"),
+        (["transcribe", "calls/x"], {}, r"ASSEMBLYAI_API_KEY: is not set, .* example"),
+        (["call", "ws://x/", "--channels", "left"], {}, r"example internal,external"),
         (["call", "http://127.0.0.1/"], {}, r"web address; AudioHook needs .*ws://"),
         (["call", "ws://x/", "--pause", "5"], {}, r"'5' is not AT:LENGTH"),
         (["call", "ws://x/", "--custom-config", "["], {}, r"is not JSON"),
@@ -113,9 +116,40 @@ def test_first_call_with_the_line_that_serve_prints(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_demo_plays_a_call_and_shows_what_came_out(tmp_path: Path) -> None:
-    result = run(tmp_path, "demo")
+def test_demo_shows_a_call_of_two_speakers_and_what_came_of_it(tmp_path: Path) -> None:
+    # Whoever has settings of his own gets no demonstration in his bucket.
+    result = run(tmp_path, "demo", S3_BUCKET="not-there", KEEP_RAW="false")
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.search(r"external .* 10\.000 s", result.stdout)
-    (wav,) = tmp_path.glob("recordings/calls/*/audio/*.wav")
-    assert str(wav.relative_to(tmp_path)) in result.stdout
+    turn = re.compile(r"^\[00:00:\d\d\] (customer|agent): \w+", re.MULTILINE)
+    turns = turn.findall(result.stdout)
+    assert set(turns) == {"customer", "agent"}
+    (folder,) = tmp_path.glob("recordings/calls/*")
+    shown = {line.split("  ")[0] for line in result.stdout.splitlines()}
+    files = {str(p.relative_to(tmp_path)) for p in folder.rglob("*") if p.is_file()}
+    assert {name.rpartition(".")[2] for name in files} == {
+        *("wav", "raw", "json", "txt", "srt", "vtt")
+    }
+    assert len(files) == 7
+    assert files <= shown
+    # Nothing is left beside the recording.
+    assert [p.name for p in (tmp_path / "recordings").iterdir()] == ["calls"]
+
+
+@pytest.mark.slow
+def test_demo_leaves_alone_what_waits_in_the_same_folder(tmp_path: Path) -> None:
+    waiting = tmp_path / "recordings" / ".spool" / str(uuid.uuid4())
+    waiting.mkdir(parents=True)
+    journal = waiting / "journal.jsonl"
+    journal.write_text("{}\n")
+    assert run(tmp_path, "demo").returncode == 0
+    assert journal.read_text() == "{}\n"
+
+
+def test_demo_in_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "recordings").write_text("in the way")
+    result = run(tmp_path, "demo")
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"audiohook: --recordings-dir: .*, for example recordings\n", result.stderr
+    )

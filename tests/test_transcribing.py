@@ -24,7 +24,7 @@ from tests.house import House, house
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 KEY = "stand-in-key"
@@ -255,6 +255,95 @@ async def test_unusable_audio_is_given_up_with_its_reason(
     assert told["status"] == "failed"
     assert "does not appear to contain audio" in told["reason"]
     assert events(lines)["transcript_given_up"] == 1
+    assert standin.statistics().billed == 0
+
+
+TROUBLES = (
+    "transcription_needs_mending",
+    "transcription_fails",
+    "transcript_parked",
+    "transcript_failed",
+    "transcript_given_up",
+    "transcript_not_stored",
+)
+
+
+def refuse_key(standin: StandIn) -> None:
+    standin.faults.keys_refused = True
+
+
+def retire_model(standin: StandIn) -> None:
+    standin.faults.retired.add("universal-3-5-pro")
+
+
+def empty_account(standin: StandIn) -> None:
+    standin.faults.balance_negative = True
+
+
+def spoil_audio(standin: StandIn) -> None:
+    standin.faults.job_share(JobFault.NO_AUDIO, 1)
+
+
+def lose_language(standin: StandIn) -> None:
+    standin.faults.job_share(JobFault.LANGUAGE, 1)
+
+
+def hide_audio(standin: StandIn) -> None:
+    standin.faults.job_share(JobFault.DOWNLOAD, 1)
+
+
+def break_down(standin: StandIn) -> None:
+    standin.faults.job_share(JobFault.SERVER, 1)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "flags", "status", "reason", "event"),
+    [
+        (refuse_key, {}, "parked", "ASSEMBLYAI_API_KEY", "transcription_needs_mending"),
+        (retire_model, {}, "parked", "universal-3-", "transcription_needs_mending"),
+        (empty_account, {}, "parked", "top it up", "transcription_needs_mending"),
+        (
+            None,
+            {"assemblyai_params": {"punctuate": "yes"}},
+            *("parked", "correct ASSEMBLYAI_PARAMS", "transcript_parked"),
+        ),
+        (spoil_audio, {}, "failed", "not appear to contain", "transcript_given_up"),
+        (lose_language, {}, "failed", "confidence", "transcript_given_up"),
+        (hide_audio, {}, "pending", "Download error", "transcript_failed"),
+        (break_down, {}, "pending", "Server error", "transcript_failed"),
+    ],
+)
+async def test_trouble_is_in_the_calls_json_and_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines: list[Any],
+    spoil: Callable[[StandIn], None] | None,
+    flags: dict[str, Any],
+    status: str,
+    reason: str,
+    event: str,
+) -> None:
+    # Whatever may be tried again is so in a minute.
+    monkeypatch.setattr("audiohook.transcription.job._FIRST_RESUBMIT", 60)
+    monkeypatch.setattr("audiohook.transcription.job._PARKED_PAUSE", 60)
+    standin = StandIn(keys=(KEY,))
+    if spoil is not None:
+        spoil(standin)
+    async with transcribing(tmp_path, standin, **flags) as it:
+        await it.call(duration=3.0)
+        await it.settle()
+
+        def is_told() -> bool:
+            (told,) = transcripts(it)
+            return told["status"] == status and reason in (told["reason"] or "")
+
+        await wait_until(is_told)
+        # All that is common is tried time and again.
+        await trio.sleep(1.0)
+    said = events(lines)
+    assert {name: said[name] for name in TROUBLES if said[name]} == {event: 1}
+    (line,) = (line for line in lines if line["event"] == event)
+    assert reason in (line.get("reason") or line.get("error"))
     assert standin.statistics().billed == 0
 
 

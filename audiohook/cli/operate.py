@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +13,11 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import install, settings
+from audiohook import install, logs, settings
 from audiohook.checks import describe_permissions, run_checks
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import EnvFile, app, own_log, start_log
+from audiohook.transcribe import DEFAULT_WAIT, Order
+from audiohook.transcribe import transcribe as run_transcribe
 
 
 @app.command()
@@ -37,6 +42,41 @@ def check(
         return
     console = Console(highlight=False, soft_wrap=True)
     sys.exit(trio.run(run_checks, chosen, console))
+
+
+@app.command()
+def transcribe(
+    keys: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY...",
+            help="A call's folder, its WAV or its call.json: as a key, a path or s3://…",
+        ),
+    ],
+    *,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again", help="Ask for another one where there is a transcript."
+        ),
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for them.")
+    ] = DEFAULT_WAIT,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Have stored recordings transcribed, with a service running or without.
+
+    Ends with 1 if anything has no transcript then; to run it again goes on where it
+    ended, and pays for nothing twice.
+    """
+    chosen = settings.load(env_file=env_file)
+    # What it would log it prints.
+    logs.configure(chosen.log_format, logging.ERROR)
+    os.environ.update(chosen.aws_environment())
+    order = Order(keys, again=again, wait=wait)
+    console = Console(highlight=False, soft_wrap=True)
+    sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=own_log())))
 
 
 @app.command()

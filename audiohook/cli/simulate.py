@@ -20,7 +20,12 @@ from audiohook.simulator.assemblyai.command import run_stand_in
 from audiohook.simulator.client import run_call
 from audiohook.simulator.load.command import LoadCommand, run_load
 from audiohook.simulator.load.options import LoadOptions, parse_lengths
-from audiohook.simulator.options import CallOptions, parse_custom_config, parse_span
+from audiohook.simulator.options import (
+    CallOptions,
+    parse_channels,
+    parse_custom_config,
+    parse_span,
+)
 
 
 @app.command()
@@ -73,6 +78,14 @@ def call(
     conversation: Annotated[
         str | None, typer.Option(help="Conversation id; random without it.")
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Channels in the order that they are offered in, such as"
+            " internal,external; without it external comes first.",
+        ),
+    ] = None,
     language: Annotated[str, typer.Option(help="Language of the call.")] = "en-US",
     custom_config: Annotated[
         str | None, typer.Option(metavar="JSON", help="customConfig of the call.")
@@ -103,6 +116,7 @@ def call(
         hang_up_at=hang_up_at,
         frame_ms=frame_ms,
         frame_seed=vary_frames,
+        channels=parse_channels(channels) if channels else None,
         language=language,
         custom_config=parse_custom_config(custom_config) if custom_config else None,
         ca_file=ca_file,

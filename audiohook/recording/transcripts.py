@@ -213,6 +213,19 @@ class TranscriptDeleted:
     transcript_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class TranscriptAgain:
+    """Somebody wants another transcript, whatever became of the last.
+
+    What was paid for before is known still, so that it is not taken for the new one.
+
+    Attributes:
+        key: Of the WAV file.
+    """
+
+    key: str
+
+
 TranscriptFact: TypeAlias = (
     TranscriptPlanned
     | AudioUploaded
@@ -224,6 +237,7 @@ TranscriptFact: TypeAlias = (
     | TranscriptGivenUp
     | TranscriptStored
     | TranscriptDeleted
+    | TranscriptAgain
 )
 
 
@@ -239,6 +253,7 @@ class JobRecord:
         ids: Ids of all jobs, in order.
         failures: How many jobs have failed.
         last_fault: How the last of them did.
+        last_reason: What was said of that.
         parked: What is to be mended.
         given_up: Why there will be no transcript.
         stored: The transcript.
@@ -253,6 +268,7 @@ class JobRecord:
         "ids",
         "intent",
         "last_fault",
+        "last_reason",
         "parked",
         "planned",
         "stored",
@@ -267,6 +283,7 @@ class JobRecord:
         self.ids: tuple[str, ...] = ()
         self.failures = 0
         self.last_fault: str | None = None
+        self.last_reason: str | None = None
         self.parked: str | None = None
         self.given_up: str | None = None
         self.stored: TranscriptStored | None = None
@@ -301,7 +318,9 @@ class JobRecord:
             return self.planned.reason
         if self.stored is not None:
             return None
-        return self.given_up or self.parked
+        # Of a job that has failed, until there is another.
+        failed = self.last_reason if self.current is None else None
+        return self.given_up or self.parked or failed
 
     def apply(self, fact: TranscriptFact) -> None:
         """Take in one more fact."""
@@ -318,8 +337,16 @@ class JobRecord:
                 self.stored = fact
             case TranscriptDeleted(_, transcript_id):
                 self.deleted |= {transcript_id}
+            case TranscriptAgain():
+                self._begin_anew()
             case _:
                 self._apply_to_job(fact)
+
+    def _begin_anew(self) -> None:
+        self.upload_url = self.current = self.intent = None
+        self.failures = 0
+        self.last_fault = self.last_reason = self.parked = self.given_up = None
+        self.stored = None
 
     def _apply_to_job(
         self,
@@ -344,6 +371,7 @@ class JobRecord:
                 self.current = None
                 self.failures += 1
                 self.last_fault = fact.fault
+                self.last_reason = fact.reason
                 # Whatever was wrong with it, the next job had better not depend
                 # on it.
                 self.upload_url = None
@@ -421,6 +449,10 @@ def _read_stored(fields: Fields) -> TranscriptStored:
     )
 
 
+def _read_again(fields: Fields) -> TranscriptAgain:
+    return TranscriptAgain(fields.text("key"))
+
+
 def _read_deleted(fields: Fields) -> TranscriptDeleted:
     return TranscriptDeleted(fields.text("key"), fields.text("transcript_id"))
 
@@ -436,6 +468,7 @@ READERS: Final[Mapping[str, Callable[[Fields], TranscriptFact]]] = {
     "transcript_given_up": _read_given_up,
     "transcript_stored": _read_stored,
     "transcript_deleted": _read_deleted,
+    "transcript_again": _read_again,
 }
 """What reads each of these facts, by its word in the journal."""
 
@@ -450,5 +483,6 @@ WORDS: Final[Mapping[type, str]] = {
     TranscriptGivenUp: "transcript_given_up",
     TranscriptStored: "transcript_stored",
     TranscriptDeleted: "transcript_deleted",
+    TranscriptAgain: "transcript_again",
 }
 """The word of each of these facts."""

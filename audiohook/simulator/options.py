@@ -97,6 +97,23 @@ def parse_span(text: str) -> tuple[float, float]:
     return span
 
 
+def parse_channels(text: str) -> tuple[Channel, ...]:
+    """Read names of channels, as they are typed.
+
+    Args:
+        text: Such as ``internal,external``.
+
+    Raises:
+        ConfigError: It names something else.
+    """
+    try:
+        return tuple(Channel(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{text!r} does not name channels; for example internal,external"
+        ) from error
+
+
 def parse_custom_config(text: str) -> dict[str, object]:
     """Read the JSON object that Genesys passes on as ``customConfig``.
 

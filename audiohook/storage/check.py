@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
 from audiohook.errors import KeyExistsError, UploadError
+from audiohook.hosts import is_private
 from audiohook.storage.base import BytesBlob, MultipartStore
 from audiohook.storage.policy import CHECK_NAME
+from audiohook.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,22 +23,6 @@ SECONDS = 1
 
 _SIGNATURE_LIFE: Final = 60 * SECONDS
 _FETCHED: Final = httpx.codes.OK
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of one trial.
-
-    Attributes:
-        ok: Whether it works, if perhaps not as well as it could.
-        what: What was tried, in one line.
-        mend: What to do about it; empty if nothing is to be done. With `ok` it is
-            advice.
-    """
-
-    ok: bool
-    what: str
-    mend: str = ""
 
 
 class BucketStore(MultipartStore, Protocol):
@@ -187,7 +171,7 @@ class _Trial:
             )
         if response.content != self._data:
             raise _FailedTrial(f"{host} gives something else: is it the store?")
-        if _is_private(host):
+        if is_private(host):
             raise _FailedTrial(
                 f"{host} is not to be reached from elsewhere, so AssemblyAI cannot"
                 " fetch recordings from it",
@@ -207,10 +191,3 @@ class _Trial:
 
     async def _put(self, data: bytes, token: str) -> None:
         await self._store.put(self._key, BytesBlob(data), metadata={}, token=token)
-
-
-def _is_private(host: str) -> bool:
-    try:
-        return not ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 import stat
 import time
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -22,7 +24,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from audiohook.errors import KeyExistsError, UploadError
-from audiohook.storage.base import MIB, READ_LIMIT_BYTES, StoredObject, check_key
+from audiohook.storage.base import (
+    MIB,
+    READ_LIMIT_BYTES,
+    BytesBlob,
+    StoredObject,
+    Version,
+    check_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +74,19 @@ _NO_LINKS: Final = frozenset(
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """What is under a key.
+
+    Attributes:
+        size: Bytes.
+        metadata: None is kept.
+    """
+
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class FolderStore:
@@ -120,6 +142,43 @@ class FolderStore:
             UploadError: It is no plain file, or cannot be looked at.
         """
         return await self._run(key, partial(_size, self._root, key))
+
+    async def head(self, key: str) -> FoundFile | None:
+        """Say what is under a key, ``None`` if nothing is.
+
+        Raises:
+            UploadError: It is no plain file, or cannot be looked at.
+        """
+        size = await self.size(key)
+        return None if size is None else FoundFile(size)
+
+    async def fetch(self, key: str) -> Version | None:
+        """Return a small object with what is needed to replace it.
+
+        Raises:
+            UploadError: It cannot be read, or is larger than `READ_LIMIT_BYTES`.
+        """
+        return await self._run(key, partial(_fetch, self._root, key))
+
+    async def swap(
+        self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
+    ) -> str:
+        """Store an object in place of a certain one.
+
+        Args:
+            key: Where.
+            data: The new content.
+            tag: Of the one that is to be there; ``None`` if there is to be none.
+            metadata: Not kept.
+
+        Returns:
+            The new tag.
+
+        Raises:
+            KeyExistsError: There is something else, or nothing.
+            UploadError: The folder did not take it; the text says why.
+        """
+        return await self._run(key, partial(_swap, self._root, key, data, tag))
 
     async def read_range(self, key: str, offset: int, length: int) -> bytes:
         """Return a stretch of an object; fewer bytes only at its end.
@@ -194,6 +253,37 @@ def _read(root: Path, key: str) -> bytes | None:
     if len(data) > READ_LIMIT_BYTES:
         raise UploadError(f"{root / key}: too large to be read", retryable=False)
     return data
+
+
+def _fetch(root: Path, key: str) -> Version | None:
+    data = _read(root, key)
+    if data is None:
+        return None
+    try:
+        changed_at = (root / key).stat().st_mtime
+    except FileNotFoundError:
+        return None
+    return Version(data, _tag(data), max(0.0, time.time() - changed_at), {})
+
+
+def _swap(root: Path, key: str, data: bytes, tag: str | None) -> str:
+    path = root / key
+    _make_folders(root, path.parent)
+    # One at a time, and the folder is there for as long as anything is in it.
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        there = _read(root, key)
+        if (None if there is None else _tag(there)) != tag:
+            raise KeyExistsError(key)
+        _replace(root, key, BytesBlob(data))
+    finally:
+        os.close(folder)
+    return _tag(data)
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _size(root: Path, key: str) -> int | None:

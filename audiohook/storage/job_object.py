@@ -29,6 +29,7 @@ from audiohook.recording.journal import decode, encode
 from audiohook.recording.transcripts import (
     AudioUploaded,
     JobRecord,
+    TranscriptAgain,
     TranscriptDeleted,
     TranscriptFailed,
     TranscriptGivenUp,
@@ -64,6 +65,7 @@ _TRIES: Final = 5
 
 _FACTS: Final = (
     AudioUploaded,
+    TranscriptAgain,
     TranscriptDeleted,
     TranscriptFailed,
     TranscriptGivenUp,
@@ -153,7 +155,7 @@ class JobObject:
         return self._known()
 
     def note(self, *facts: TranscriptFact) -> None:
-        """Take facts in; `commit` writes them."""
+        """Take facts in; `claim` or `commit` writes them."""
         for fact in facts:
             self._take_in(fact)
 
@@ -322,4 +324,14 @@ _OBSOLETE: Final[dict[type, tuple[type, ...]]] = {
     TranscriptRefused: (TranscriptIntended,),
     TranscriptSubmitted: (TranscriptIntended, TranscriptParked),
     TranscriptParked: (TranscriptParked,),
+    # All but the ids of what was paid for.
+    TranscriptAgain: (
+        AudioUploaded,
+        TranscriptAgain,
+        TranscriptFailed,
+        TranscriptGivenUp,
+        TranscriptIntended,
+        TranscriptParked,
+        TranscriptStored,
+    ),
 }

@@ -13,7 +13,7 @@ from audiohook.storage.base import MIB, BytesBlob, ReadableStore, SigningStore
 from audiohook.storage.layout import transcript_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Collection, Mapping
 
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
@@ -155,11 +155,13 @@ async def keep(
     *,
     token: str,
     metadata: Mapping[str, str],
+    replaces: Collection[str] = (),
 ) -> list[TranscriptObject]:
     """Store all forms of a transcript; the JSON last.
 
     What an earlier attempt has stored is replaced, if it is of the same
-    transcript. That of another is not: somebody has paid for it.
+    transcript. That of another is not, unless it is known and was asked for again:
+    somebody has paid for it.
 
     Args:
         store: Where.
@@ -168,6 +170,7 @@ async def keep(
         texts: Its forms by their endings.
         token: The same for each attempt.
         metadata: Kept beside each form, together with the id.
+        replaces: Ids of other transcripts that this one comes in place of.
 
     Raises:
         UploadError: The store did not do as asked; try again later.
@@ -182,7 +185,8 @@ async def keep(
         try:
             stored = await store.put(key, blob, metadata=about, token=token)
         except KeyExistsError:
-            if await _other_id(store, last, transcript_id) is not None:
+            other = await _other_id(store, last, transcript_id)
+            if other is not None and other not in replaces:
                 raise
             stored = await store.replace(key, blob, metadata=about, token=token)
         objects.append(TranscriptObject(stored.key, stored.size, stored.sha256))

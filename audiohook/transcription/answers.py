@@ -98,9 +98,7 @@ def refusal(
     """
     theirs = _message(body)
     fault = _fault(asked, status, theirs)
-    text = _TEXTS[fault].format(
-        what=asked.what, host=asked.host, status=status, hint=_hint(status)
-    )
+    text = _TEXTS[fault].format(what=asked.what, host=asked.host, status=status)
     shown = plain_message(theirs or "", secret=secret)
     return TranscriptError(
         f"{text}; it says: {shown}" if shown else text,
@@ -129,13 +127,10 @@ _TEXTS: Final[Mapping[TranscriptFault, str]] = {
     " fresh address",
     TranscriptFault.MEDIA: "{host} has no use for the audio ({status})",
     TranscriptFault.THEIRS: "{host} failed to {what} ({status})",
-    TranscriptFault.OTHER: "{host} does not {what} ({status}){hint}",
+    TranscriptFault.MISLED: "{host} does not {what} ({status}): correct"
+    " ASSEMBLYAI_BASE_URL",
+    TranscriptFault.OTHER: "{host} does not {what} ({status})",
 }
-
-
-def _hint(status: int) -> str:
-    misled = status in _REDIRECTION or status == _NOT_FOUND
-    return ": correct ASSEMBLYAI_BASE_URL" if misled else ""
 
 
 def _fault(asked: Asked, status: int, theirs: str | None) -> TranscriptFault:
@@ -152,6 +147,8 @@ def _fault(asked: Asked, status: int, theirs: str | None) -> TranscriptFault:
         return TranscriptFault.DOWNLOAD if foreign else TranscriptFault.BAD_KEY
     if asked.what in _BY_ID and _is_lookup_fault(status, theirs):
         return TranscriptFault.NOT_FOUND
+    if status in _REDIRECTION or status == _NOT_FOUND:
+        return TranscriptFault.MISLED
     if status not in {_BAD_REQUEST, _UNPROCESSABLE}:
         return TranscriptFault.OTHER
     if about is TranscriptFault.BALANCE:

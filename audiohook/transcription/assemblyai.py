@@ -40,7 +40,13 @@ from audiohook.transcription.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import (
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterator,
+        Mapping,
+    )
     from datetime import date
 
 T = TypeVar("T")
@@ -60,6 +66,8 @@ _ERROR_LIMIT_BYTES: Final = 64 * KIB
 _SUCCESS: Final = range(200, 300)
 # Added to the window's size, it makes zlib read gzip's header and trailer.
 _GZIP: Final = 16
+# A longer transcript takes ten times as much memory while it is turned into texts.
+_LARGE_BYTES: Final = 2 * MIB
 # A smaller answer is parsed in less time than a thread takes to begin.
 _PARSE_IN_THREAD_BYTES: Final = 256 * KIB
 
@@ -192,17 +200,23 @@ class AssemblyAI:
         read = partial(read_transcript, asked, secret=self._key)
         return await self._ask(asked, request, read)
 
-    async def get(self, transcript_id: str) -> Transcript:
+    async def get(
+        self, transcript_id: str, *, large: Callable[[], Awaitable[None]] | None = None
+    ) -> Transcript:
         """Look a job up, and fetch its transcript if it is done.
 
         Args:
             transcript_id: What `submit` returned.
+            large: Called before a long transcript is read on, so that not many of
+                them are in memory. It may wait for a while, or raise `TranscriptError`.
 
         Raises:
             TranscriptError: It could not be fetched; with fault ``not_found`` if there
                 is no such job for this key.
         """
-        return await self._ask_about("GET", Question.LOOK_UP, transcript_id)
+        return await self._ask_about(
+            "GET", Question.LOOK_UP, transcript_id, large=large
+        )
 
     async def delete(self, transcript_id: str) -> Transcript:
         """Delete the transcript of a job that is done, and its audio if uploaded.
@@ -292,7 +306,12 @@ class AssemblyAI:
             )
 
     async def _ask_about(
-        self, method: Literal["GET", "DELETE"], what: Question, transcript_id: str
+        self,
+        method: Literal["GET", "DELETE"],
+        what: Question,
+        transcript_id: str,
+        *,
+        large: Callable[[], Awaitable[None]] | None = None,
     ) -> Transcript:
         self._check_id(transcript_id)
         asked = Asked(what, self._host)
@@ -303,6 +322,7 @@ class AssemblyAI:
             partial(read_transcript, asked, secret=self._key),
             seconds=self._limits.transcript,
             limit_bytes=self._limits.transcript_bytes,
+            large=large,
         )
         if transcript.id != transcript_id:
             raise nonsense(asked, "another transcript")
@@ -316,6 +336,7 @@ class AssemblyAI:
         *,
         seconds: float | None = None,
         limit_bytes: int | None = None,
+        large: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
         """Send a request, and read its answer.
 
@@ -325,12 +346,13 @@ class AssemblyAI:
             read: Makes a value of the body of a success.
             seconds: Longest time for all of it; `Limits.request` if None.
             limit_bytes: Longest body; `Limits.answer_bytes` if None.
+            large: See `get`.
         """
         with trio.move_on_after(
             self._limits.request if seconds is None else seconds
         ) as scope:
             limit = self._limits.answer_bytes if limit_bytes is None else limit_bytes
-            body = await self._exchange(asked, request, limit)
+            body = await self._exchange(asked, request, limit, large)
         if scope.cancelled_caught:
             raise TranscriptError(
                 f"{asked.host} took too long to {asked.what}",
@@ -342,7 +364,11 @@ class AssemblyAI:
         return await trio.to_thread.run_sync(read, body, limiter=self._parsers)
 
     async def _exchange(
-        self, asked: Asked, request: httpx.Request, limit: int
+        self,
+        asked: Asked,
+        request: httpx.Request,
+        limit: int,
+        large: Callable[[], Awaitable[None]] | None,
     ) -> bytearray:
         """Send a request and return the body of a success."""
         try:
@@ -355,7 +381,7 @@ class AssemblyAI:
                 raise refusal(
                     asked, answer.status_code, answer.headers, body, secret=self._key
                 )
-            return await _read(answer, limit)
+            return await _read(answer, limit, large)
         except (httpx.HTTPError, OSError) as error:
             raise _transport_fault(error, asked) from error
         except _UnfitError as error:
@@ -377,11 +403,21 @@ async def _read_error(answer: httpx.Response) -> bytearray:
         return bytearray()
 
 
-async def _read(answer: httpx.Response, limit: int) -> bytearray:
-    """Read and unpack a body, with a limit on what comes out of it."""
+async def _read(
+    answer: httpx.Response,
+    limit: int,
+    large: Callable[[], Awaitable[None]] | None = None,
+) -> bytearray:
+    """Read and unpack a body, with a limit on what comes out of it.
+
+    Args:
+        answer: What it belongs to.
+        limit: Most bytes.
+        large: See `AssemblyAI.get`.
+    """
     body = bytearray()
     unpack = _unpacker(answer.headers.get("Content-Encoding", "identity"))
-    fault: _UnfitError | None = None
+    fault: _UnfitError | TranscriptError | None = None
     try:
         async for piece in answer.aiter_raw():
             if fault is not None:
@@ -390,7 +426,10 @@ async def _read(answer: httpx.Response, limit: int) -> bytearray:
                 body += unpack(piece, limit + 1 - len(body))
                 if len(body) > limit:
                     raise _UnfitError(f"more than {limit} bytes")
-            except _UnfitError as error:
+                if large is not None and len(body) > _LARGE_BYTES:
+                    await large()
+                    large = None
+            except (_UnfitError, TranscriptError) as error:
                 fault = error
                 # To leave the loop would leave httpx's generators open; they end
                 # by themselves with the connection.

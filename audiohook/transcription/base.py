@@ -41,6 +41,8 @@ class TranscriptFault(StrEnum):
     """It asks for fewer requests."""
     BAD_KEY = "bad_key"
     """It does not accept our key."""
+    MISLED = "misled"
+    """Whoever answers there is somebody else."""
     BALANCE = "balance"
     """The account has no money left."""
     BAD_REQUEST = "bad_request"

@@ -124,11 +124,24 @@ def _planned(fields: Fields, wav_key: str) -> TranscriptPlanned:
     if status not in _LEFT_TO_US:
         reason = "the process that recorded it sees to it"
         return TranscriptPlanned(wav_key, Choice.ELSEWHERE, reason)
+    return as_planned(fields, wav_key)
+
+
+def as_planned(summary: Fields, wav_key: str) -> TranscriptPlanned:
+    """Plan a transcript, whatever was decided when the call was stored.
+
+    Args:
+        summary: The call's JSON.
+        wav_key: Key of one of its files.
+
+    Raises:
+        ValueError: The JSON is none of ours.
+    """
     return TranscriptPlanned(
         wav_key,
         Choice.TRANSCRIBE,
-        channels=_channels(fields, wav_key),
-        language=_language(fields),
+        channels=_channels(summary, wav_key),
+        language=_language(summary),
     )
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,7 +27,12 @@ from audiohook.errors import (
     UploadError,
 )
 from audiohook.logs import Limiter
-from audiohook.recording.transcripts import Choice, JobStatus
+from audiohook.recording.transcripts import (
+    Choice,
+    JobStatus,
+    TranscriptAgain,
+    TranscriptSubmitted,
+)
 from audiohook.storage import call_json
 from audiohook.storage.base import SigningStore, VersionedStore, is_stores_own
 from audiohook.storage.job_object import JobObject
@@ -37,7 +43,13 @@ from audiohook.transcription.decisions import DescribedStore, decide
 from audiohook.transcription.job import Habits, Job, Request, Scope, assess
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Mapping,
+        Sequence,
+    )
 
     from structlog.typing import FilteringBoundLogger
 
@@ -63,7 +75,11 @@ _SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
 
 
-class Bucket(DescribedStore, VersionedStore, SigningStore, Protocol):
+class SharedStore(DescribedStore, VersionedStore, Protocol):
+    """A store that many processes share."""
+
+
+class Bucket(SharedStore, SigningStore, Protocol):
     """A store that many machines share."""
 
 
@@ -105,7 +121,7 @@ class _BucketDocket:
 
     __slots__ = ("_job", "_key", "_recordings", "_store")
 
-    def __init__(self, store: Bucket, job: JobObject, key: str) -> None:
+    def __init__(self, store: SharedStore, job: JobObject, key: str) -> None:
         self._store = store
         self._job = job
         self._key = key
@@ -133,6 +149,7 @@ class _BucketDocket:
     async def keep(
         self, transcript_id: str, texts: Mapping[str, bytes]
     ) -> Sequence[TranscriptObject]:
+        record = self._job.record
         return await keep(
             self._store,
             self._key,
@@ -140,6 +157,7 @@ class _BucketDocket:
             texts,
             token=transcript_id,
             metadata={},
+            replaces=() if record is None else record.ids,
         )
 
 
@@ -153,6 +171,7 @@ class Errands:
         parameters: Say what is not worth a transcript, where nobody has decided.
         log: For lines about transcripts.
         deletes: Whether the service is to forget what is stored.
+        progress: Told of a job that has to wait, and of what has failed, if it has.
         jitter: Returns numbers from 0 up to 1.
     """
 
@@ -160,11 +179,12 @@ class Errands:
         self,
         steps: Steps,
         *,
-        store: Bucket,
+        store: SharedStore,
         pace: Pace,
         parameters: Parameters,
         log: FilteringBoundLogger,
         deletes: bool = False,
+        progress: Callable[[Job, Exception | None], None] = lambda _job, _trouble: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._steps = steps
@@ -174,8 +194,12 @@ class Errands:
         self._log = log
         self._noise = Limiter(log)
         self._habits = Habits(
-            uploads=False, deletes=deletes, is_told=False, jitter=jitter
+            uploads=not isinstance(store, SigningStore),
+            deletes=deletes,
+            is_told=False,
+            jitter=jitter,
         )
+        self._progress = progress
 
     async def see_to(self, wav_key: str, patience: Patience) -> Outcome:
         """Has a WAV file transcribed, or goes on where another try has ended.
@@ -196,16 +220,55 @@ class Errands:
 
         *Cancellation:* What was asked for is found by a later try.
         """
-        try:
+        async with _to_be_finished():
             return await self._see_to(wav_key, patience)
-        except JobHeldError as error:
-            raise UnfinishedError(str(error), seconds=error.seconds) from error
-        except UploadError as error:
-            raise UnfinishedError(
-                str(error),
-                seconds=0.0 if error.retryable else _MENDING,
-                is_common=is_stores_own(error),
-            ) from error
+
+    async def order(
+        self,
+        planned: TranscriptPlanned,
+        patience: Patience,
+        *,
+        known_id: str | None = None,
+        again: bool = False,
+    ) -> Outcome:
+        """Has a WAV file transcribed because somebody says so; otherwise as `see_to`.
+
+        What was given up or skipped is tried anew. Where an earlier order, or
+        somebody who was told of the file, has not come to an end, it is gone on with.
+
+        Args:
+            planned: The file.
+            patience: How long there is time.
+            known_id: Id of a job of the past, which is not to be taken for this one.
+            again: Ask for another transcript if there is one.
+
+        Raises:
+            UnfinishedError: It is not at its end; a later try goes on with it.
+
+        *Cancellation:* What was asked for is found by a later try.
+        """
+        async with _to_be_finished():
+            return await self._order(planned, patience, known_id, again=again)
+
+    async def _order(
+        self,
+        planned: TranscriptPlanned,
+        patience: Patience,
+        known_id: str | None,
+        *,
+        again: bool,
+    ) -> Outcome:
+        key = planned.key
+        job_object = await JobObject.open(self._store, key)
+        record = job_object.record
+        if record is None:
+            job_object.note(planned)
+            if known_id is not None:
+                job_object.note(TranscriptSubmitted(key, known_id))
+            job_object.note(TranscriptAgain(key))
+        elif record.is_final and (again or record.stored is None):
+            job_object.note(TranscriptAgain(key))
+        return await self._claim(job_object, planned, patience)
 
     async def _see_to(self, wav_key: str, patience: Patience) -> Outcome:
         job_object = await JobObject.open(self._store, wav_key)
@@ -218,6 +281,11 @@ class Errands:
                 return Outcome.LEFT_ALONE
         else:
             planned = record.planned
+        return await self._claim(job_object, planned, patience)
+
+    async def _claim(
+        self, job_object: JobObject, planned: TranscriptPlanned, patience: Patience
+    ) -> Outcome:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
@@ -379,6 +447,7 @@ class Errands:
                 )
             if job.due <= now:
                 return
+            self._progress(job, last)
             await patience.sleep_until(min(job.due, job_object.renew_at))
             if trio.current_time() >= job_object.renew_at:
                 await self._renew(job_object)
@@ -412,8 +481,24 @@ class Errands:
                 "transcript_failed",
                 **about,
                 fault=record.last_fault,
+                reason=record.last_reason,
                 failures=record.failures,
             )
+
+
+@asynccontextmanager
+async def _to_be_finished() -> AsyncIterator[None]:
+    """Says of failures of the store that a later try goes on."""
+    try:
+        yield
+    except JobHeldError as error:
+        raise UnfinishedError(str(error), seconds=error.seconds) from error
+    except UploadError as error:
+        raise UnfinishedError(
+            str(error),
+            seconds=0.0 if error.retryable else _MENDING,
+            is_common=is_stores_own(error),
+        ) from error
 
 
 def _is_common(error: Exception | None) -> bool:

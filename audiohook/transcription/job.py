@@ -80,8 +80,9 @@ _LONGEST_RESUBMIT: Final = 1 * HOURS
 # Source: AssemblyAI's own SDK gives up on an answer after 30 s.
 _LOOK_EARLY: Final = 5 * SECONDS
 _LOOK_SURE: Final = 30 * SECONDS
-# By how much their clock may be behind ours.
-_CLOCK_SLACK: Final = 1 * HOURS
+# By how much their clock may be behind ours: a machine that takes its own time zone
+# for UTC is many hours ahead, and would never find a job of its own.
+_CLOCK_SLACK: Final = 26 * HOURS
 
 # What says that the fault lies in what all jobs have in common.
 _ABOUT_MODELS: Final = re.compile(r"speech.?models?\b|deprecat|retired", re.IGNORECASE)
@@ -164,6 +165,7 @@ _TROUBLE: Final[Mapping[str, tuple[Scope, bool]]] = {
     TranscriptFault.AWAY: (Scope.SERVICE, False),
     TranscriptFault.BUSY: (Scope.PACE, False),
     TranscriptFault.BAD_KEY: (Scope.SERVICE, True),
+    TranscriptFault.MISLED: (Scope.SERVICE, True),
     TranscriptFault.BALANCE: (Scope.SUBMITS, True),
     TranscriptFault.BAD_REQUEST: (Scope.JOB, True),
     TranscriptFault.NOT_FOUND: (Scope.JOB, True),
@@ -258,6 +260,11 @@ class Job:
         if self._habits.uploads and missing:
             return State.WITHOUT_AUDIO
         return State.READY
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the service has said often enough that it knows no such job."""
+        return self._misses >= _MOST_MISSES
 
     @property
     def request(self) -> Request:

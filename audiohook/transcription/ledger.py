@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from audiohook.errors import TranscriptError
 from audiohook.transcription.base import TranscriptFault
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 ReadPage: TypeAlias = "Callable[[str | None], Awaitable[TranscriptPage]]"
 """Fetches a page: what is older than the job with that id, or the newest."""
+
+
+MOST_PAGES: Final = 5_000
+"""Longest list that is read to its end: a million jobs, of which none is too old."""
+
+Place: TypeAlias = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +39,14 @@ class Query:
     created_after: float
     known: Collection[str]
 
+    @property
+    def place(self) -> Place:
+        """Where the audio is, however its address is written."""
+        return place_of(self.audio_url)
+
     def matches(self, item: ListedTranscript) -> bool:
         """Tell whether an entry of the list is the job."""
-        if item.audio_url != self.audio_url or item.id in self.known:
+        if place_of(item.audio_url) != self.place or item.id in self.known:
             return False
         created = created_epoch(item.created)
         return created is None or created >= self.created_after
@@ -57,9 +69,9 @@ async def search(read_page: ReadPage, queries: Sequence[Query]) -> list[str | No
         TranscriptError: The list could not be read to the end.
     """
     found: list[str | None] = [None] * len(queries)
-    missing: dict[str, list[int]] = {}
+    missing: dict[Place, list[int]] = {}
     for number, query in enumerate(queries):
-        missing.setdefault(query.audio_url, []).append(number)
+        missing.setdefault(query.place, []).append(number)
     before_id: str | None = None
     passed: set[str | None] = {None}
     while missing:
@@ -69,12 +81,28 @@ async def search(read_page: ReadPage, queries: Sequence[Query]) -> list[str | No
         before_id = page.before_id
         if before_id is None or _is_past(page, queries, missing):
             break
-        if before_id in passed:
+        if before_id in passed or len(passed) == MOST_PAGES:
             raise TranscriptError(
                 "the list of jobs has no end", fault=TranscriptFault.AWAY
             )
         passed.add(before_id)
     return found
+
+
+def place_of(audio_url: str) -> Place:
+    """Tell where audio is: the host and the path, with nothing escaped.
+
+    An address comes back from the service as it likes to write it; brackets, quotes
+    and asterisks in a key can be written in two ways.
+
+    Args:
+        audio_url: Without a query.
+    """
+    try:
+        parts = urlsplit(audio_url)
+        return parts.netloc.lower(), unquote(parts.path)
+    except ValueError:
+        return "", audio_url
 
 
 def created_epoch(created: str) -> float | None:
@@ -98,22 +126,23 @@ def created_epoch(created: str) -> float | None:
 def _note(
     item: ListedTranscript,
     queries: Sequence[Query],
-    missing: dict[str, list[int]],
+    missing: dict[Place, list[int]],
     found: list[str | None],
 ) -> None:
     """Give an entry of the list to the one that looks for it."""
-    numbers = missing.get(item.audio_url, [])
+    place = place_of(item.audio_url)
+    numbers = missing.get(place, [])
     for number in numbers:
         if queries[number].matches(item):
             found[number] = item.id
             numbers.remove(number)
             if not numbers:
-                del missing[item.audio_url]
+                del missing[place]
             return
 
 
 def _is_past(
-    page: TranscriptPage, queries: Sequence[Query], missing: dict[str, list[int]]
+    page: TranscriptPage, queries: Sequence[Query], missing: dict[Place, list[int]]
 ) -> bool:
     """Tell whether all that follows a page is too old."""
     if not missing or not page.items:

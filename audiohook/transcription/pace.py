@@ -34,6 +34,11 @@ class Pace:
         self._held_until = -math.inf
 
     @property
+    def interval(self) -> float:
+        """Seconds a request in the long run."""
+        return self._interval
+
+    @property
     def held_until(self) -> float:
         """No request passes earlier, as the service has asked."""
         return self._held_until

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from audiohook.setting_values import JOB_OWN_PARAMS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import JsonValue
 
@@ -22,6 +22,35 @@ SECONDS: Final = 1.0
 SPEECH_MODELS: Final = ("universal-3-5-pro", "universal-2")
 """Models, the preferred first; the last knows every language. They are named since
 the service's own choice changes from one month to the next, and with it the text."""
+
+RETIRED_MODELS: Final = frozenset(
+    {"best", "nano", "slam-1", "universal", "universal-3-pro"}
+)
+"""Names that are refused by now. Source: AssemblyAI, "Model versions and deprecations"
+and its changelog of 2026."""
+
+REGIONS: Final[Mapping[str, str]] = {
+    "api.assemblyai.com": "US",
+    "api.eu.assemblyai.com": "EU",
+}
+"""Where data stay, by host. Source: AssemblyAI, "Select the region"."""
+
+# Source: AssemblyAI's OpenAPI, `TranscriptParams`; the last line is from its SDK, which
+# is newer.
+_ALL_NAMES: Final = (
+    "audio_end_at audio_start_from audio_url auto_chapters auto_highlights"
+    " content_safety content_safety_confidence custom_spelling custom_topics"
+    " disfluencies entity_detection filter_profanity format_text iab_categories"
+    " keyterms_prompt language_code language_codes language_confidence_threshold"
+    " language_detection language_detection_options multichannel prompt punctuate"
+    " redact_pii redact_pii_audio redact_pii_audio_options redact_pii_audio_quality"
+    " redact_pii_policies redact_pii_sub remove_audio_tags sentiment_analysis"
+    " speaker_labels speaker_options speakers_expected speech_models speech_threshold"
+    " speech_understanding summarization summary_model summary_type temperature topics"
+    " webhook_auth_header_name webhook_auth_header_value webhook_url"
+    " domain keyterms_prompt_options redact_pii_return_unredacted"
+)
+_NAMES: Final = frozenset(_ALL_NAMES.split())
 
 MIN_SECONDS: Final = 0.16 * SECONDS
 """Shortest audio that is taken.
@@ -194,6 +223,14 @@ def language_code(tag: str) -> str | None:
     language = _ALIASES.get(language, language)
     code = _REGIONAL.get(plain, language)
     return code if language in _CODES else None
+
+
+def unknown_params(names: Iterable[str]) -> list[str]:
+    """Return those names of parameters that are not known here.
+
+    The service may know them all the same: it learns new ones several times a year.
+    """
+    return sorted(name for name in names if name not in _NAMES)
 
 
 def webhook_secret(settings: Settings) -> str | None:

@@ -13,7 +13,7 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import trio
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         AsyncGenerator,
         Awaitable,
         Callable,
+        Iterator,
         Mapping,
         Sequence,
     )
@@ -49,6 +50,9 @@ MINUTES = 60 * SECONDS
 HELD_LIMIT: Final = 20_000
 """Calls that wait here; each keeps a file open. Others wait in the spool alone."""
 
+# Of all requests that may be made, at most one in so many asks how far a job is, so
+# that with thousands of open jobs there is room for new ones, and for texts.
+_POLLS_SHARE: Final = 2
 # Steps at a time. Each may hold a transcript in memory.
 _WORKERS: Final = 16
 # How often one failure of the service is told.
@@ -130,6 +134,8 @@ class _Entry:
 
 
 _ByAge: TypeAlias = tuple[str, int, int, _Entry]
+_ByTime: TypeAlias = tuple[float, int, _Entry]
+_Item = TypeVar("_Item", _ByAge, _ByTime)
 
 
 class _SpoolDocket:
@@ -260,9 +266,10 @@ class Transcriptions:
         self._held: dict[SpooledCall, _Held] = {}
         self._by_id: dict[str, _Entry] = {}
         # By what is needed: nothing yet, a request about a job, a new job, a look
-        # at the list, or nothing of the service any more.
-        self._waiting: list[tuple[float, int, _Entry]] = []
-        self._ready: list[_ByAge] = []
+        # at the list, or nothing of the service any more. Who asks about a job is
+        # due again and again, so there the oldest call must not go first for ever.
+        self._waiting: list[_ByTime] = []
+        self._ready: list[_ByTime] = []
         self._unsent: list[_ByAge] = []
         self._doubtful: list[_Entry] = []
         self._settled: list[_ByAge] = []
@@ -370,8 +377,9 @@ class Transcriptions:
             fault=None if fault is None else str(fault),
         )
 
-    def _entries(self) -> list[_Entry]:
-        return [entry for held in self._held.values() for entry in held.entries]
+    def _entries(self) -> Iterator[_Entry]:
+        # One after another: whoever looks for the first of some kind looks often.
+        return (entry for held in self._held.values() for entry in held.entries)
 
     def _fault(self) -> TranscriptError | None:
         return self._service.breaker.fault or self._submits.breaker.fault
@@ -407,7 +415,7 @@ class Transcriptions:
             case Request.FINISH:
                 heapq.heappush(self._settled, entry.age)
             case _:
-                heapq.heappush(self._ready, entry.age)
+                heapq.heappush(self._ready, (entry.job.due, entry.ticket, entry))
 
     async def _next(self) -> Callable[[], Awaitable[None]]:
         """Waits for something to do, and returns what does it."""
@@ -491,7 +499,10 @@ class Transcriptions:
 
         await self._try(work, [entry], attempt, submit)
         self._tell_of_job(entry, *before)
-        if job.record.status is JobStatus.PARKED and self._is_here(entry):
+        has_failed = not job.record.is_final and job.record.failures > before[1]
+        if (has_failed or job.record.status is JobStatus.PARKED) and self._is_here(
+            entry
+        ):
             await self._show(held)
         self._done([entry])
 
@@ -566,21 +577,30 @@ class Transcriptions:
             entry.is_busy = False
             if not self._is_here(entry):
                 continue
+            self._reckon(entry)
+            self._spread(entry, now)
             if entry.is_told:
                 entry.is_told = False
                 entry.job.due = min(entry.job.due, now)
-            self._reckon(entry)
             self._place(entry)
         self._news.set()
         self._change.set()
         self._change = trio.Event()
 
+    def _spread(self, entry: _Entry, now: float) -> None:
+        """Has a job asked for less often if there are many."""
+        if entry.job.request is Request.FETCH:
+            pause = self._open * self._pace.interval * _POLLS_SHARE
+            pause *= 0.75 + self._habits.jitter() / 2
+            entry.job.due = max(entry.job.due, now + pause)
+
     def _reckon(self, entry: _Entry) -> None:
         """Keeps count of what the service works on, and under which ids."""
         record, state = entry.job.record, entry.job.state
         held = self._is_here(entry) and entry in entry.held.entries
+        # One that waits for somebody to mend something goes on there nevertheless.
         running = state is State.DOUBTFUL or (
-            state is State.SUBMITTED and record.parked is None
+            state is State.SUBMITTED and not entry.job.is_lost
         )
         self._count_open(entry, is_open=held and running)
         current = record.current if held and state is State.SUBMITTED else None
@@ -613,7 +633,7 @@ class Transcriptions:
                     await self._mark_all(str(error), unsent=line is self._submits)
 
     async def _mark_all(self, reason: str, *, unsent: bool) -> None:
-        for entry in self._entries():
+        for entry in list(self._entries()):
             record, held = entry.job.record, entry.held
             concerned = entry.job.state in _UNSENT if unsent else not record.is_final
             if entry.is_busy or record.parked is not None or not concerned:
@@ -657,6 +677,8 @@ class Transcriptions:
         trouble = assess(error)
         if trouble.scope is Scope.SERVICE:
             self._service.fail(attempt, error, now, lasting=trouble.lasting)
+            if error.retry_after is not None:
+                self._pace.hold(error.retry_after)
         elif trouble.scope is Scope.PACE:
             self._pace.hold(error.retry_after)
         else:
@@ -693,9 +715,11 @@ class Transcriptions:
             self._log.warning("transcript_given_up", **about, reason=record.reason)
         elif now is JobStatus.PARKED and status is not now:
             self._metrics.transcripts.labels("parked").inc()
-            self._noise.write(
-                logging.WARNING, "transcript_parked", **about, reason=record.reason
-            )
+            if str(self._fault()) != record.reason:
+                # What holds up all of them has a line of its own.
+                self._noise.write(
+                    logging.WARNING, "transcript_parked", **about, reason=record.reason
+                )
         elif record.failures > failures:
             self._metrics.transcripts.labels("resubmitted").inc()
             self._noise.write(
@@ -703,6 +727,7 @@ class Transcriptions:
                 "transcript_failed",
                 **about,
                 fault=record.last_fault,
+                reason=record.last_reason,
                 failures=record.failures,
             )
 
@@ -741,8 +766,8 @@ class Transcriptions:
 _UNSENT: Final = frozenset({State.WITHOUT_AUDIO, State.READY})
 
 
-def _pop(queue: list[_ByAge], *, fewest_tries: bool = False) -> _Entry | None:
-    """Takes the oldest job out of a queue; None if there is none.
+def _pop(queue: list[_Item], *, fewest_tries: bool = False) -> _Entry | None:
+    """Takes the first job out of a queue; None if there is none.
 
     Args:
         queue: A heap.
@@ -752,12 +777,12 @@ def _pop(queue: list[_ByAge], *, fewest_tries: bool = False) -> _Entry | None:
     while queue:
         item = queue[0]
         if fewest_tries:
-            item = min(queue, key=lambda item: (item[3].job.failed_tries, item[:3]))
+            item = min(queue, key=lambda item: (item[-1].job.failed_tries, item[:-1]))
             queue.remove(item)
             heapq.heapify(queue)
         else:
             heapq.heappop(queue)
-        _, _, ticket, entry = item
+        ticket, entry = item[-2:]
         if entry.ticket == ticket:
             return entry
     return None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from typing import Self
 
     from audiohook.recording.transcripts import TranscriptFact, TranscriptObject
     from audiohook.transcription.base import Transcript, TranscriptPage
@@ -39,6 +40,10 @@ SECONDS = 1.0
 # A pass over the list may have many pages, of which none may be missing.
 _PAGE_TRIES: Final = 6
 _PAGE_PAUSE: Final = 0.5 * SECONDS
+# Of long transcripts one is in memory at a time; who waits for longer than this for
+# his turn has it fetched anew.
+_LARGE: Final = 1
+_LARGE_PATIENCE: Final = 30 * SECONDS
 # Making texts of a long transcript keeps a core busy.
 _WRITERS: Final = 1
 
@@ -49,8 +54,10 @@ class Account(Protocol):
     async def submit(self, parameters: Mapping[str, Any]) -> Transcript:
         """Ask for a transcript."""
 
-    async def get(self, transcript_id: str) -> Transcript:
-        """Ask how far a job is."""
+    async def get(
+        self, transcript_id: str, *, large: Callable[[], Awaitable[None]] | None = None
+    ) -> Transcript:
+        """Ask how far a job is; `large` is called before a long answer is read on."""
 
     async def delete(self, transcript_id: str) -> Transcript:
         """Have a job forgotten."""
@@ -137,6 +144,7 @@ class Steps:
         self._pace = pace
         self._clock = clock
         self._writers = trio.CapacityLimiter(_WRITERS)
+        self._large = trio.Semaphore(_LARGE)
         self._works: Final[
             Mapping[Request, Callable[[Job, Docket], Awaitable[None]]]
         ] = {
@@ -239,17 +247,20 @@ class Steps:
 
     async def _fetch(self, job: Job, docket: Docket) -> None:
         await self._pace.wait()
-        transcript = await self._account.get(job.record.current or "")
-        if not transcript.usable:
-            docket.note(*job.fetched(transcript, trio.current_time()))
-            return
-        names = job.record.planned.channels
-        texts = await trio.to_thread.run_sync(
-            partial(exports, transcript.body, channel_names=names),
-            limiter=self._writers,
-        )
-        objects = await docket.keep(transcript.id, texts)
-        docket.note(*job.stored(transcript, objects, trio.current_time()))
+        with _Turn(self._large) as turn:
+            transcript = await self._account.get(
+                job.record.current or "", large=turn.wait
+            )
+            if not transcript.usable:
+                docket.note(*job.fetched(transcript, trio.current_time()))
+                return
+            names = job.record.planned.channels
+            texts = await trio.to_thread.run_sync(
+                partial(exports, transcript.body, channel_names=names),
+                limiter=self._writers,
+            )
+            objects = await docket.keep(transcript.id, texts)
+            docket.note(*job.stored(transcript, objects, trio.current_time()))
 
     async def _delete(self, job: Job, docket: Docket) -> None:
         transcript_id = job.traces or ""
@@ -258,3 +269,36 @@ class Steps:
         await self._pace.wait()
         await self._account.delete(transcript_id)
         docket.note(*job.deleted(transcript_id, trio.current_time()))
+
+
+class _Turn:
+    """Somebody's turn with something long, should he need it; given back at the end.
+
+    Args:
+        turns: How many may have one.
+    """
+
+    def __init__(self, turns: trio.Semaphore) -> None:
+        self._turns = turns
+        self._has_it = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._has_it:
+            self._turns.release()
+
+    async def wait(self) -> None:
+        """Waits for it.
+
+        Raises:
+            TranscriptError: It takes too long: the other side does not wait for ever.
+        """
+        with trio.move_on_after(_LARGE_PATIENCE):
+            await self._turns.acquire()
+            self._has_it = True
+        if not self._has_it:
+            raise TranscriptError(
+                "other long transcripts are under way", fault=TranscriptFault.OTHER
+            )

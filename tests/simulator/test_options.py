@@ -9,6 +9,7 @@ from audiohook.protocol.messages import Channel
 from audiohook.simulator.options import (
     CallOptions,
     Endpoint,
+    parse_channels,
     parse_custom_config,
     parse_span,
     parse_uri,
@@ -110,3 +111,10 @@ def test_ids_differ_from_call_to_call() -> None:
         )
     }
     assert len(ids) == 10
+
+
+def test_channels_are_offered_in_the_order_in_which_they_are_named() -> None:
+    inverted = (Channel.INTERNAL, Channel.EXTERNAL)
+    assert parse_channels("internal, external") == inverted
+    with pytest.raises(ConfigError, match="for example internal,external"):
+        parse_channels("internal,")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from audiohook.storage.base import Blob
-    from audiohook.storage.check import Verdict
     from audiohook.storage.s3 import S3Store
+    from audiohook.verdict import Verdict
     from tests.seaweed import Seaweed
     from tests.storage.conftest import MakeStore
 

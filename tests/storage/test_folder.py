@@ -376,3 +376,44 @@ def test_keys_that_pass_stay_below_the_root(key: str) -> None:
     assert os.path.normpath(key) == key
     assert not key.startswith(("/", "."))
     assert key.isascii()
+
+
+# What many processes change
+
+
+async def test_swap_takes_what_was_read_and_nothing_else(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert await store.fetch("jobs/a.json") is None
+    first = await store.swap("jobs/a.json", b"1", None, metadata={})
+    with pytest.raises(KeyExistsError):
+        await store.swap("jobs/a.json", b"2", None, metadata={})
+    found = await store.fetch("jobs/a.json")
+    assert found is not None
+    assert (found.data, found.tag) == (b"1", first)
+    assert 0 <= found.age < 60
+    second = await store.swap("jobs/a.json", b"2", first, metadata={})
+    with pytest.raises(KeyExistsError):
+        await store.swap("jobs/a.json", b"3", first, metadata={})
+    assert await store.read("jobs/a.json") == b"2"
+    (tmp_path / "jobs/a.json").unlink()
+    with pytest.raises(KeyExistsError):
+        await store.swap("jobs/a.json", b"3", second, metadata={})
+    assert files(tmp_path) == {}
+
+
+async def test_swap_of_many_at_once_lets_one_of_them_through(tmp_path: Path) -> None:
+    stores = [FolderStore(tmp_path) for _ in range(8)]
+    tag = await stores[0].swap("a.json", b"first", None, metadata={})
+    lost: list[int] = []
+
+    async def swap(number: int) -> None:
+        try:
+            await stores[number].swap("a.json", b"%d" % number, tag, metadata={})
+        except KeyExistsError:
+            lost.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(swap, number)
+    (won,) = set(range(8)) - set(lost)
+    assert await stores[0].read("a.json") == b"%d" % won

@@ -347,8 +347,8 @@ REFUSALS = [
     # status, what it says, calls, fault, retryable
     (400, LOOKUP, (*ABOUT_ID, "list_page"), "not_found", False),
     (404, "Not found", ABOUT_ID, "not_found", False),
-    (404, None, EVERYTHING, "other", False),
-    (404, "Not found", ("submit", "upload"), "other", False),
+    (404, None, EVERYTHING, "misled", False),
+    (404, "Not found", ("submit", "upload"), "misled", False),
     (
         400,
         "Your current account balance is negative. Please top up to continue.",
@@ -392,7 +392,7 @@ REFUSALS = [
     (599, "?", EVERYTHING, "away", True),
     (408, None, EVERYTHING, "away", True),
     (405, "Method not allowed", EVERYTHING, "other", False),
-    (301, None, EVERYTHING, "other", False),
+    (301, None, EVERYTHING, "misled", False),
 ]
 
 
@@ -670,6 +670,29 @@ async def test_long_answer_is_cut_off(nursery: trio.Nursery, packed: bool) -> No
         assert "more than 1048576 bytes" in str(error)
         assert error.outcome_unknown
         # A transcript may be longer; it is read in a thread.
+        assert (await service.get(ID)).id == ID
+
+
+async def test_long_transcript_is_announced_before_it_is_read_on(
+    nursery: trio.Nursery,
+) -> None:
+    server = await serve(
+        nursery, Answer(body=b" " * 3_000_000 + json.dumps(QUEUED).encode())
+    )
+    announced = []
+
+    async def large() -> None:
+        await trio.lowlevel.checkpoint()
+        announced.append(1)
+        if len(announced) > 1:
+            raise TranscriptError("not now", fault=TranscriptFault.OTHER)
+
+    async with connected(server) as service:
+        assert (await service.get(ID, large=large)).id == ID
+        assert announced == [1]
+        error = await fails(service.get(ID, large=large))
+        assert str(error) == "not now"
+        # The connection that it came by is not used any more, but another one is.
         assert (await service.get(ID)).id == ID
 
 

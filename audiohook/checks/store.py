@@ -1,4 +1,4 @@
-"""``audiohook check``: the settings, tried for real."""
+"""Whether recordings can be stored, in a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import httpx
 
 from audiohook.errors import ConfigError, UploadError
 from audiohook.storage.base import BytesBlob
-from audiohook.storage.check import Verdict, check_store
+from audiohook.storage.check import check_store
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.policy import CHECK_NAME, iam_policy, lifecycle_rule
 from audiohook.storing import make_store
+from audiohook.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from rich.console import Console
+    from collections.abc import AsyncGenerator
 
     from audiohook.settings import Settings
 
@@ -46,24 +45,12 @@ def describe_permissions(settings: Settings) -> str:
     return json.dumps({"policy": policy, "lifecycle": rule}, indent=2)
 
 
-async def run_checks(settings: Settings, console: Console) -> int:
-    """Tries everything, and prints a line on each.
+async def check_storage(settings: Settings) -> AsyncGenerator[Verdict, None]:
+    """Tries whatever a store has to do.
 
-    Returns:
-        0 if all works, 1 if anything does not.
+    Yields:
+        A verdict on each thing, as it is tried.
     """
-    failed = 0
-    async for verdict in _verdicts(settings):
-        failed += not verdict.ok
-        mark = "[green]✓[/]" if verdict.ok else "[red]✗[/]"
-        console.print(mark, end=" ")
-        console.print(verdict.what, markup=False)
-        if verdict.mend:
-            console.print(f"  → {verdict.mend}", markup=False)
-    return 1 if failed else 0
-
-
-async def _verdicts(settings: Settings) -> AsyncIterator[Verdict]:
     store = make_store(settings)
     if isinstance(store, FolderStore):
         yield await _try_folder(store, settings)

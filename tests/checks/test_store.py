@@ -1,30 +1,20 @@
 from __future__ import annotations
 
-import io
 import json
-import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from rich.console import Console
 
-from audiohook import settings
-from audiohook.checks import describe_permissions, run_checks
+from audiohook.checks import describe_permissions
 from audiohook.errors import ConfigError
+from tests.checks.tools import checked, load
 
-
-def load(**flags: object) -> settings.Settings:
-    return settings.load(env_file=Path(os.devnull), **flags)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-async def checked(**flags: object) -> tuple[int, str]:
-    out = io.StringIO()
-    code = await run_checks(load(**flags), Console(file=out, width=200))
-    return code, out.getvalue()
 
 
 async def test_folder_that_works_leaves_nothing_behind(tmp_path: Path) -> None:
