@@ -19,7 +19,7 @@ extensions = [
         [f"audiohook/{name.replace('.', '/')}.pyx"],
         extra_compile_args=["-O3", "-fno-strict-aliasing"],
     )
-    for name in ("_ulaw", "_divert", "simulator.load._frames")
+    for name in ("_ulaw", "_divert", "protocol._ping", "simulator.load._frames")
 ]
 
 setup(
