@@ -91,9 +91,6 @@ cdef enum:
     READS_A_SWEEP = 8
     REST_LIMIT = 262144
     SPARE_ROOM = 32768
-    # Room for the audio that a stereo call has between two writes.
-    BLOCK = 16384
-    SPARE_BLOCKS = 64
 
 
 cdef struct Room:
@@ -180,7 +177,6 @@ cdef class Lane:
     cdef Py_ssize_t committed
     cdef Room spill
     cdef Py_ssize_t spill_done
-    cdef int waits
     cdef bint hurried
     cdef int file_fd
     cdef Room rest
@@ -268,7 +264,7 @@ cdef class Lane:
         self.file_fd = -1
 
     def hurry(self):
-        """Has all its audio written by the next batch, whatever is due."""
+        """Has all its audio written by the next batch, and by each after it."""
         self.hurried = True
 
     @property
@@ -626,8 +622,6 @@ cdef class Lane:
             if not self.dropping and add(&self.audio, data, n) < 0:
                 self.out_of_memory = True
             return
-        if self.audio.size == 0 and self.fleet is not None:
-            self.fleet._lend(&self.audio)
         if make_room(&self.audio, n) < 0:
             self.out_of_memory = True
             return
@@ -760,40 +754,15 @@ cdef class Lane:
             or self.out_of_memory
         )
 
-    cdef bint _has_unwritten(self) noexcept nogil:
-        return self.committed > 0 or self.spill.used > self.spill_done
+    cdef Py_ssize_t _whole_units(self, Py_ssize_t unit) noexcept nogil:
+        """How much of the audio to write so that the file ends with a whole unit.
 
-    cdef Py_ssize_t _due_bytes(self) noexcept nogil:
-        """How much of the audio a batch is to write now; see :class:`Fleet`."""
-        cdef bint waited = self._must_be_written()
-        cdef int64_t unit = self.fleet.write_unit
-        cdef int64_t n
-        if self.spill.used > self.spill_done:
-            # The disk refused it: not tried again at once.
-            return self.committed if waited else 0
-        if not self.hurried and self.committed > 0:
-            n = (self.written_bytes + self.committed) // unit * unit - self.written_bytes
-            if n >= unit // 2:
-                return <Py_ssize_t>n
-        return self.committed if waited else 0
-
-    cdef bint _is_due(self) noexcept nogil:
-        return self._has_unwritten() and (
-            self._must_be_written() or self._due_bytes() > 0
-        )
-
-    cdef bint _wait(self) noexcept nogil:
-        """Notes that a sweep has passed; True if there is audio to be written."""
-        if self._has_unwritten():
-            self.waits += 1
-        return self._is_due()
-
-    cdef bint _must_be_written(self) noexcept nogil:
-        return (
-            self.hurried
-            or self.waits >= self.fleet.write_sweeps
-            or self.audio.used > self.audio_limit / 4
-        )
+        All of it if that is less than two units, since what comes so slowly would
+        be old before the next batch.
+        """
+        cdef int64_t end = self.written_bytes + self.committed
+        cdef int64_t n = end // unit * unit - self.written_bytes
+        return self.committed if self.hurried or n < 2 * unit else <Py_ssize_t>n
 
     cdef bint _prepare_spill(self, Py_ssize_t n) noexcept nogil:
         """Moves ``n`` bytes of whole messages to the spill buffer, if it is free."""
@@ -801,7 +770,6 @@ cdef class Lane:
         cdef Room rest
         if self.writing_now or self.file_fd < 0:
             return False
-        self.waits = 0
         if self.spill.used > self.spill_done:
             return True
         if n == 0:
@@ -809,12 +777,9 @@ cdef class Lane:
         tail = self.audio.used - n
         rest.data = NULL
         rest.used = rest.size = 0
-        if tail:
-            if self.fleet is not None:
-                self.fleet._lend(&rest)
-            if add(&rest, self.audio.data + n, tail) < 0:
-                # Stay as we were: the next batch tries again.
-                return False
+        if tail and add(&rest, self.audio.data + n, tail) < 0:
+            # Stay as we were: the next batch tries again.
+            return False
         free(self.spill.data)
         self.spill = self.audio
         self.spill.used = n
@@ -827,8 +792,12 @@ cdef class Lane:
         """Forgets what was written; what was not is the next batch's first."""
         drop_front(&self.spill, self.spill_done)
         self.spill_done = 0
-        if self.spill.used == 0 and self.fleet is not None:
-            self.fleet._take_back(&self.spill)
+        if self.spill.used == 0:
+            # A lane needs it only now and then, and all lanes together half of
+            # what they hold otherwise.
+            free(self.spill.data)
+            self.spill.data = NULL
+            self.spill.size = 0
 
     cdef void _write(self) noexcept nogil:
         """Writes the spill buffer to the file; runs in a worker thread."""
@@ -917,19 +886,15 @@ cdef class Batch:
 cdef class Fleet:
     """All the lanes that one pump reads.
 
-    A lane's audio is due to be written once it fills a unit of its file, up to the
-    last unit that is whole; or, however little it is, when it has waited for some
-    sweeps. A file that grows by whole pages costs three quarters of one that does
-    not: the kernel need not clear the rest of a page, nor look for it again.
-
     Args:
         buffer_limit_bytes: Audio of all lanes together that may wait for the
             disk; beyond it new messages are dropped.
-        write_unit_bytes: A unit of a file.
-        write_sweeps: Sweeps after which the rest is due as well.
+        write_unit_bytes: Files grow by so much, or by a multiple, as far as
+            ``due_batch`` has the choice. A file that grows by whole pages costs three
+            quarters of one that does not: the kernel need not clear the rest of a
+            page, nor look for it again.
 
     Attributes:
-        due: Whether a lane had audio in the last sweep that is due to be written.
         pressing: Whether a lane had so much audio in the last sweep that it should
             be written at once.
         patient: Whether lanes with much unwritten audio are left unread; to be
@@ -939,31 +904,21 @@ cdef class Fleet:
     cdef list lanes
     cdef void **table
     cdef Py_ssize_t capacity
-    cdef Py_ssize_t count
     cdef unsigned char *scratch
     cdef readonly int64_t buffer_limit
-    cdef readonly bint due
     cdef readonly bint pressing
     cdef public bint patient
     cdef int64_t waiting
     cdef Py_ssize_t write_unit
-    cdef int write_sweeps
-    cdef unsigned char *spare
-    cdef Py_ssize_t spares
 
     def __cinit__(
-        self,
-        *,
-        int64_t buffer_limit_bytes=536870912,
-        Py_ssize_t write_unit_bytes=8192,
-        int write_sweeps=3,
+        self, *, int64_t buffer_limit_bytes=536870912, Py_ssize_t write_unit_bytes=1
     ):
-        if write_unit_bytes < 1 or write_sweeps < 1:
-            raise ValueError("a unit is of 1 byte at least, and due after 1 sweep")
+        if write_unit_bytes < 1:
+            raise ValueError("write_unit_bytes must be at least 1")
         self.lanes = []
         self.buffer_limit = buffer_limit_bytes
         self.write_unit = write_unit_bytes
-        self.write_sweeps = write_sweeps
         self.patient = True
         self.scratch = <unsigned char *>malloc(SCRATCH)
         if self.scratch == NULL:
@@ -972,44 +927,9 @@ cdef class Fleet:
     def __dealloc__(self):
         free(self.table)
         free(self.scratch)
-        self._drop_spares(0)
 
     def __len__(self):
         return len(self.lanes)
-
-    # Memory for audio, which lanes have in turns: each needs a second block only
-    # while a batch writes the first. It is linked through its first bytes.
-
-    cdef void _lend(self, Room *room) noexcept nogil:
-        """Gives a block to a room that has nothing; there may be no memory."""
-        room.used = room.size = 0
-        room.data = self.spare
-        if self.spare != NULL:
-            memcpy(&self.spare, room.data, sizeof(self.spare))
-            self.spares -= 1
-        else:
-            room.data = <unsigned char *>malloc(BLOCK)
-        if room.data != NULL:
-            room.size = BLOCK
-
-    cdef void _take_back(self, Room *room) noexcept nogil:
-        """Takes the memory of a room that holds nothing any more."""
-        if room.size == BLOCK and self.spares < SPARE_BLOCKS + self.count:
-            memcpy(room.data, &self.spare, sizeof(self.spare))
-            self.spare = room.data
-            self.spares += 1
-        else:
-            free(room.data)
-        room.data = NULL
-        room.used = room.size = 0
-
-    cdef void _drop_spares(self, Py_ssize_t most) noexcept nogil:
-        cdef unsigned char *block
-        while self.spares > most:
-            block = self.spare
-            memcpy(&self.spare, block, sizeof(self.spare))
-            self.spares -= 1
-            free(block)
 
     @property
     def buffered_bytes(self):
@@ -1036,7 +956,6 @@ cdef class Fleet:
             self.table = table
             self.capacity = capacity
         self.lanes.append(lane)
-        self.count = count + 1
         self.table[count] = <void *>lane
         lane.index = count
         lane.fleet = self
@@ -1059,8 +978,6 @@ cdef class Fleet:
         self.table[lane.index] = <void *>moved
         moved.index = lane.index
         self.lanes.pop()
-        self.count = last
-        self._drop_spares(SPARE_BLOCKS + last)
         lane.index = -1
         # The lane keeps its reference to this fleet, and so the counter that a
         # batch in flight will lower stays alive.
@@ -1101,14 +1018,11 @@ cdef class Fleet:
         try:
             with nogil:
                 self.pressing = False
-                self.due = False
                 for i in range(count):
                     if (<Lane>self.table[i]).fd >= 0:
                         (<Lane>self.table[i])._receive(self.scratch)
                     if (<Lane>self.table[i]).audio.used > (<Lane>self.table[i]).audio_limit / 4:
                         self.pressing = True
-                    if (<Lane>self.table[i])._wait():
-                        self.due = True
                     if (<Lane>self.table[i])._has_news():
                         news[found] = self.table[i]
                         found += 1
@@ -1128,12 +1042,20 @@ cdef class Fleet:
         return batch
 
     def due_batch(self):
-        """Gathers the audio that is due, for one pass of writing."""
+        """Gathers the audio of all lanes that fills whole units of their files."""
         cdef Batch batch = Batch(len(self.lanes))
         cdef Lane lane
         for lane in self.lanes:
-            if lane._is_due():
-                batch._consider(lane, lane._due_bytes())
+            batch._consider(lane, lane._whole_units(self.write_unit))
+        return batch
+
+    def hurried_batch(self):
+        """Gathers all the audio of the lanes that are in a hurry."""
+        cdef Batch batch = Batch(len(self.lanes))
+        cdef Lane lane
+        for lane in self.lanes:
+            if lane.hurried:
+                batch._consider(lane, lane.committed)
         return batch
 
 

@@ -254,8 +254,7 @@ class Call:
         """Exchanges messages until the session has ended."""
         session = self._session
         while session.state is not State.ENDED:
-            for event in await self._next_events(connection):
-                await self._handle(event, connection)
+            await self._handle_all(await self._next_events(connection), connection)
             await self._send(connection)
 
     async def _next_events(self, connection: WebSocketConnection) -> list[SessionEvent]:
@@ -331,6 +330,17 @@ class Call:
                 await connection.send_message(text)
             except ConnectionClosed:
                 return
+
+    async def _handle_all(
+        self, events: list[SessionEvent], connection: WebSocketConnection
+    ) -> None:
+        """Acts on events, in order.
+
+        Apart, so that nobody holds the last of them, which may be all that ``open``
+        said, while the call goes on: 3 KiB each.
+        """
+        for event in events:
+            await self._handle(event, connection)
 
     async def _handle(
         self, event: SessionEvent, connection: WebSocketConnection

@@ -92,7 +92,7 @@ def test_every_ping_that_is_cut_off_or_goes_on_is_left_alone() -> None:
     assert read(text) is not None
     for end in range(len(text)):
         assert read(text[:end]) is None
-    for more in "{}[],:\"x0\\\0\x7f\xa0":
+    for more in '{}[],:"x0\\\0\x7f\xa0':
         assert read(text + more) is None
 
 
