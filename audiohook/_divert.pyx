@@ -135,6 +135,13 @@ cdef void drop_front(Room *room, Py_ssize_t n) noexcept nogil:
         room.size = 0
 
 
+cdef void clear(Room *room) noexcept nogil:
+    """Gives the memory back."""
+    free(room.data)
+    room.data = NULL
+    room.used = room.size = 0
+
+
 cdef class Lane:
     """The bytes of one connection, parted into audio and the rest.
 
@@ -369,9 +376,8 @@ cdef class Lane:
         self.rest_start += n
         if self.rest_start == self.rest.used:
             # Text is rare, so that a lane keeps no memory for it in between.
-            free(self.rest.data)
-            self.rest.data = NULL
-            self.rest.used = self.rest.size = self.rest_start = 0
+            clear(&self.rest)
+            self.rest_start = 0
         return data
 
     def pop_mark(self):
@@ -389,6 +395,8 @@ cdef class Lane:
             return self.audio_bytes
         memcpy(&mark, self.marks.data, sizeof(mark))
         drop_front(&self.marks, sizeof(mark))
+        if self.marks.used == 0:
+            clear(&self.marks)
         return mark
 
     def peek_text(self):
@@ -426,6 +434,12 @@ cdef class Lane:
             return payload.decode("utf-8")
         except UnicodeDecodeError:
             return None
+
+    def drop_text(self):
+        """Forgets the text message that ``peek_text`` has shown, and its mark."""
+        clear(&self.marks)
+        clear(&self.rest)
+        self.rest_start = 0
 
     @property
     def next_mark(self):
@@ -795,9 +809,7 @@ cdef class Lane:
         if self.spill.used == 0:
             # A lane needs it only now and then, and all lanes together half of
             # what they hold otherwise.
-            free(self.spill.data)
-            self.spill.data = NULL
-            self.spill.size = 0
+            clear(&self.spill)
 
     cdef void _write(self) noexcept nogil:
         """Writes the spill buffer to the file; runs in a worker thread."""

@@ -173,6 +173,7 @@ class Call:
         self._owed: list[str] = []
         self._idle = False
         self._waiting = trio.CancelScope()
+        self._called = False
         self._notes = _Notes()
         self._counted_bytes = 0
         self._counted_frames = 0
@@ -203,12 +204,17 @@ class Call:
     def disconnect(self, reason: DisconnectReason, info: str) -> None:
         """Asks the peer to close, as soon as the call's task runs."""
         self._wish = _Wish(reason, info)
-        self._waiting.cancel()
+        self._call_task()
 
     def check_deadline(self, now: float) -> None:
         """Wakes the call's task if its session has waited long enough."""
         if now >= self._session.deadline:
-            self._waiting.cancel()
+            self._call_task()
+
+    def _call_task(self) -> None:
+        """Has this call's task look up from waiting for a message."""
+        self._called = True
+        self._waiting.cancel()
 
     async def run(self) -> None:
         """Runs the call from the upgrade to its end.
@@ -264,6 +270,7 @@ class Call:
         if self._owed:
             return []
         self._waiting = trio.CancelScope()
+        self._called = False
         try:
             with self._waiting:
                 if self._wish is None:
@@ -305,7 +312,7 @@ class Call:
         Returns:
             False if the message is to come to this task.
         """
-        if not self._idle or self._owed or self._waiting.cancel_called:
+        if not self._idle or self._owed or self._called:
             return False
         self._notes_drops()
         events = self._session.receive_ping(
@@ -319,7 +326,7 @@ class Call:
         while self._owed and self._stream.say_now(self._owed[0]):
             self._owed.pop(0)
         if self._owed:
-            self._waiting.cancel()
+            self._call_task()
         return True
 
     async def _send(self, connection: WebSocketConnection) -> None:
