@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*/*.pyx)
+SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*.pyx audiohook/*/*/*.pyx)
 
 .PHONY: run test test-slow demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
     bench-smoke lint types wheel lambda clean help
@@ -114,4 +114,5 @@ $(VENV)/dev: $(VENV)/built pyproject.toml
 
 clean:
 	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html \
+	    audiohook/*/*.so audiohook/*/*.c audiohook/*/*.html \
 	    audiohook/*/*/*.so audiohook/*/*/*.c audiohook/*/*/*.html

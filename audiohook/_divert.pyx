@@ -135,6 +135,13 @@ cdef void drop_front(Room *room, Py_ssize_t n) noexcept nogil:
         room.size = 0
 
 
+cdef void clear(Room *room) noexcept nogil:
+    """Gives the memory back."""
+    free(room.data)
+    room.data = NULL
+    room.used = room.size = 0
+
+
 cdef class Lane:
     """The bytes of one connection, parted into audio and the rest.
 
@@ -177,6 +184,7 @@ cdef class Lane:
     cdef Py_ssize_t committed
     cdef Room spill
     cdef Py_ssize_t spill_done
+    cdef bint hurried
     cdef int file_fd
     cdef Room rest
     cdef Py_ssize_t rest_start
@@ -261,6 +269,10 @@ cdef class Lane:
         A batch that is under way (see ``writing``) may still use the file.
         """
         self.file_fd = -1
+
+    def hurry(self):
+        """Has all its audio written by the next batch, and by each after it."""
+        self.hurried = True
 
     @property
     def writing(self):
@@ -364,9 +376,8 @@ cdef class Lane:
         self.rest_start += n
         if self.rest_start == self.rest.used:
             # Text is rare, so that a lane keeps no memory for it in between.
-            free(self.rest.data)
-            self.rest.data = NULL
-            self.rest.used = self.rest.size = self.rest_start = 0
+            clear(&self.rest)
+            self.rest_start = 0
         return data
 
     def pop_mark(self):
@@ -384,6 +395,8 @@ cdef class Lane:
             return self.audio_bytes
         memcpy(&mark, self.marks.data, sizeof(mark))
         drop_front(&self.marks, sizeof(mark))
+        if self.marks.used == 0:
+            clear(&self.marks)
         return mark
 
     def peek_text(self):
@@ -421,6 +434,12 @@ cdef class Lane:
             return payload.decode("utf-8")
         except UnicodeDecodeError:
             return None
+
+    def drop_text(self):
+        """Forgets the text message that ``peek_text`` has shown, and its mark."""
+        clear(&self.marks)
+        clear(&self.rest)
+        self.rest_start = 0
 
     @property
     def next_mark(self):
@@ -749,31 +768,48 @@ cdef class Lane:
             or self.out_of_memory
         )
 
-    cdef bint _prepare_spill(self) noexcept nogil:
-        """Moves whole messages from the audio to the spill buffer, if it is free."""
+    cdef Py_ssize_t _whole_units(self, Py_ssize_t unit) noexcept nogil:
+        """How much of the audio to write so that the file ends with a whole unit.
+
+        All of it if that is less than two units, since what comes so slowly would
+        be old before the next batch.
+        """
+        cdef int64_t end = self.written_bytes + self.committed
+        cdef int64_t n = end // unit * unit - self.written_bytes
+        return self.committed if self.hurried or n < 2 * unit else <Py_ssize_t>n
+
+    cdef bint _prepare_spill(self, Py_ssize_t n) noexcept nogil:
+        """Moves ``n`` bytes of whole messages to the spill buffer, if it is free."""
         cdef Py_ssize_t tail
-        cdef Room swapped
+        cdef Room rest
         if self.writing_now or self.file_fd < 0:
             return False
         if self.spill.used > self.spill_done:
             return True
-        if self.committed == 0:
+        if n == 0:
             return False
-        tail = self.audio.used - self.committed
-        swapped = self.spill
-        swapped.used = 0
-        self.spill = self.audio
-        self.spill.used = self.committed
-        self.spill_done = 0
-        if tail and add(&swapped, self.spill.data + self.committed, tail) < 0:
+        tail = self.audio.used - n
+        rest.data = NULL
+        rest.used = rest.size = 0
+        if tail and add(&rest, self.audio.data + n, tail) < 0:
             # Stay as we were: the next batch tries again.
-            self.audio = self.spill
-            self.audio.used = self.committed + tail
-            self.spill = swapped
             return False
-        self.audio = swapped
-        self.committed = 0
+        free(self.spill.data)
+        self.spill = self.audio
+        self.spill.used = n
+        self.spill_done = 0
+        self.audio = rest
+        self.committed -= n
         return True
+
+    cdef void _empty_spill(self) noexcept nogil:
+        """Forgets what was written; what was not is the next batch's first."""
+        drop_front(&self.spill, self.spill_done)
+        self.spill_done = 0
+        if self.spill.used == 0:
+            # A lane needs it only now and then, and all lanes together half of
+            # what they hold otherwise.
+            clear(&self.spill)
 
     cdef void _write(self) noexcept nogil:
         """Writes the spill buffer to the file; runs in a worker thread."""
@@ -822,8 +858,8 @@ cdef class Batch:
     def __len__(self):
         return self.count
 
-    cdef void _consider(self, Lane lane):
-        if self.count < self.capacity and lane._prepare_spill():
+    cdef void _consider(self, Lane lane, Py_ssize_t n):
+        if self.count < self.capacity and lane._prepare_spill(n):
             lane.writing_now = True
             self.lanes.append(lane)
             self.table[self.count] = <void *>lane
@@ -851,9 +887,7 @@ cdef class Batch:
         for lane in self.lanes:
             lane.writing_now = False
             lane.buffered[0] -= lane.spill_done
-            # What was written leaves; what was not is the next batch's first.
-            drop_front(&lane.spill, lane.spill_done)
-            lane.spill_done = 0
+            lane._empty_spill()
             if lane.write_error:
                 failed.append(lane)
         self.lanes = []
@@ -867,6 +901,10 @@ cdef class Fleet:
     Args:
         buffer_limit_bytes: Audio of all lanes together that may wait for the
             disk; beyond it new messages are dropped.
+        write_unit_bytes: Files grow by so much, or by a multiple, as far as
+            ``due_batch`` has the choice. A file that grows by whole pages costs three
+            quarters of one that does not: the kernel need not clear the rest of a
+            page, nor look for it again.
 
     Attributes:
         pressing: Whether a lane had so much audio in the last sweep that it should
@@ -883,10 +921,16 @@ cdef class Fleet:
     cdef readonly bint pressing
     cdef public bint patient
     cdef int64_t waiting
+    cdef Py_ssize_t write_unit
 
-    def __cinit__(self, *, int64_t buffer_limit_bytes=536870912):
+    def __cinit__(
+        self, *, int64_t buffer_limit_bytes=536870912, Py_ssize_t write_unit_bytes=1
+    ):
+        if write_unit_bytes < 1:
+            raise ValueError("write_unit_bytes must be at least 1")
         self.lanes = []
         self.buffer_limit = buffer_limit_bytes
+        self.write_unit = write_unit_bytes
         self.patient = True
         self.scratch = <unsigned char *>malloc(SCRATCH)
         if self.scratch == NULL:
@@ -1002,11 +1046,28 @@ cdef class Fleet:
         return result
 
     def batch(self):
-        """Gathers the audio of all lanes for one pass of writing."""
+        """Gathers all the audio of all lanes for one pass of writing."""
         cdef Batch batch = Batch(len(self.lanes))
         cdef Lane lane
         for lane in self.lanes:
-            batch._consider(lane)
+            batch._consider(lane, lane.committed)
+        return batch
+
+    def due_batch(self):
+        """Gathers the audio of all lanes that fills whole units of their files."""
+        cdef Batch batch = Batch(len(self.lanes))
+        cdef Lane lane
+        for lane in self.lanes:
+            batch._consider(lane, lane._whole_units(self.write_unit))
+        return batch
+
+    def hurried_batch(self):
+        """Gathers all the audio of the lanes that are in a hurry."""
+        cdef Batch batch = Batch(len(self.lanes))
+        cdef Lane lane
+        for lane in self.lanes:
+            if lane.hurried:
+                batch._consider(lane, lane.committed)
         return batch
 
 
@@ -1015,5 +1076,5 @@ def batch_of(lanes):
     cdef Batch batch = Batch(len(lanes))
     cdef Lane lane
     for lane in lanes:
-        batch._consider(lane)
+        batch._consider(lane, lane.committed)
     return batch

@@ -184,6 +184,7 @@ class Call:
         self._owed: list[str] = []
         self._idle = False
         self._waiting = trio.CancelScope()
+        self._called = False
         self._notes = _Notes()
         self._counted_bytes = 0
         self._counted_frames = 0
@@ -214,12 +215,17 @@ class Call:
     def disconnect(self, reason: DisconnectReason, info: str) -> None:
         """Asks the peer to close, as soon as the call's task runs."""
         self._wish = _Wish(reason, info)
-        self._waiting.cancel()
+        self._call_task()
 
     def check_deadline(self, now: float) -> None:
         """Wakes the call's task if its session has waited long enough."""
         if now >= min(self._session.deadline, self._give_up_at):
-            self._waiting.cancel()
+            self._call_task()
+
+    def _call_task(self) -> None:
+        """Has this call's task look up from waiting for a message."""
+        self._called = True
+        self._waiting.cancel()
 
     async def run(self) -> None:
         """Runs the call from the upgrade to its end.
@@ -265,8 +271,7 @@ class Call:
         """Exchanges messages until the session has ended."""
         session = self._session
         while session.state is not State.ENDED:
-            for event in await self._next_events(connection):
-                await self._handle(event, connection)
+            await self._handle_all(await self._next_events(connection), connection)
             await self._send(connection)
 
     async def _next_events(self, connection: WebSocketConnection) -> list[SessionEvent]:
@@ -276,6 +281,7 @@ class Call:
         if self._owed:
             return []
         self._waiting = trio.CancelScope()
+        self._called = False
         try:
             with self._waiting:
                 if self._wish is None:
@@ -324,7 +330,7 @@ class Call:
         Returns:
             False if the message is to come to this task.
         """
-        if not self._idle or self._owed or self._waiting.cancel_called:
+        if not self._idle or self._owed or self._called:
             return False
         self._notes_drops()
         events = self._session.receive_ping(
@@ -338,7 +344,7 @@ class Call:
         while self._owed and self._stream.say_now(self._owed[0]):
             self._owed.pop(0)
         if self._owed:
-            self._waiting.cancel()
+            self._call_task()
         return True
 
     async def _send(self, connection: WebSocketConnection) -> None:
@@ -349,6 +355,17 @@ class Call:
                 await connection.send_message(text)
             except ConnectionClosed:
                 return
+
+    async def _handle_all(
+        self, events: list[SessionEvent], connection: WebSocketConnection
+    ) -> None:
+        """Acts on events, in order.
+
+        Apart, so that nobody holds the last of them, which may be all that ``open``
+        said, while the call goes on: 3 KiB each.
+        """
+        for event in events:
+            await self._handle(event, connection)
 
     async def _handle(
         self, event: SessionEvent, connection: WebSocketConnection

@@ -124,6 +124,7 @@ class CallDesk:
             await self._strangers.wait(arrived + FAILURE_DELAY)
             await answer(stream, error.http_status, b"refused\n")
             return
+        del head  # see where it comes from
         place = around.admission.admit(credentials.key_id)
         call = Call(stream, credentials, around, place)
         self._live.add(call)

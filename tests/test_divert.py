@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiohook._divert import Fleet, Lane, batch_of
+from audiohook._divert import Batch, Fleet, Lane, batch_of
 from tests.reference_frames import (
     BINARY,
     CLOSE,
@@ -364,6 +364,82 @@ def test_batch_writes_whole_messages_and_leaves_the_open_one() -> None:
     assert os.pread(fd, 100, 0) == b"wholelate!"
     assert (lane.unwritten_bytes, fleet.buffered_bytes) == (0, 0)
     os.close(fd)
+
+
+def written(batch: Batch) -> int:
+    """Carries a batch out; returns how many lanes it held."""
+    lanes = len(batch)
+    batch.write()
+    assert batch.finish() == []
+    return lanes
+
+
+def test_due_batch_ends_files_with_whole_units_where_enough_has_come() -> None:
+    fd = os.memfd_create("audio")
+    fleet = Fleet(write_unit_bytes=100)
+    lane = framed(Lane())
+    fleet.add(lane)
+    lane.keep(1, fd)
+    sizes = []
+    # All of it, where the last whole unit ends less than two units away.
+    for length in (250, 240, 150, 120, 90, 230, 7, 350):
+        lane.feed(frame(BINARY, os.urandom(length)))
+        assert written(fleet.due_batch()) == 1
+        sizes.append(lane.written_bytes)
+    assert sizes == [200, 400, 600, 760, 850, 1080, 1087, 1400]
+    assert fleet.buffered_bytes == lane.unwritten_bytes == 37
+    assert os.fstat(fd).st_size == 1400
+    os.close(fd)
+
+
+def test_units_leave_audio_in_order_and_whole() -> None:
+    fd = os.memfd_create("audio")
+    fleet = Fleet(write_unit_bytes=4096)
+    lane = framed(Lane())
+    fleet.add(lane)
+    lane.keep(2, fd)
+    sent = b""
+    for number in range(200):
+        audio = os.urandom(1600 if number % 3 else 64)
+        data = frame(BINARY, audio)
+        # A batch may come in the middle of a message.
+        lane.feed(data[:700])
+        if number % 6 == 5:
+            written(fleet.due_batch())
+        lane.feed(data[700:])
+        sent += audio
+    assert 0 < lane.unwritten_bytes < len(sent)
+    lane.hurry()
+    written(fleet.hurried_batch())
+    assert lane.unwritten_bytes == fleet.buffered_bytes == 0
+    assert os.pread(fd, len(sent) + 1, 0) == sent
+    os.close(fd)
+
+
+def test_hurried_batch_takes_all_audio_of_those_in_a_hurry_and_of_no_others() -> None:
+    files = [os.memfd_create("audio") for _ in range(2)]
+    fleet = Fleet(write_unit_bytes=100)
+    lanes = [framed(Lane()) for _ in files]
+    for lane, fd in zip(lanes, files, strict=True):
+        fleet.add(lane)
+        lane.keep(1, fd)
+        lane.feed(frame(BINARY, bytes(250)))
+    assert written(fleet.hurried_batch()) == 0
+    lanes[1].hurry()
+    assert written(fleet.hurried_batch()) == 1
+    assert [lane.unwritten_bytes for lane in lanes] == [250, 0]
+    assert written(fleet.due_batch()) == 1
+    assert [lane.unwritten_bytes for lane in lanes] == [50, 0]
+    lanes[1].feed(frame(BINARY, bytes(250)))
+    assert written(fleet.due_batch()) == 2
+    assert [lane.unwritten_bytes for lane in lanes] == [0, 0]
+    for fd in files:
+        os.close(fd)
+
+
+def test_a_unit_is_of_one_byte_at_least() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        Fleet(write_unit_bytes=0)
 
 
 def test_failed_write_keeps_the_audio_for_the_next_batch() -> None:

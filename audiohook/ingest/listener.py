@@ -274,7 +274,10 @@ class Listener:
         if taken is None:
             await trio.aclose_forcefully(tcp)
         else:
-            await self._accept(*taken)
+            # The head is 3 KiB that nobody needs for as long as the call lasts.
+            accepted = self._accept(*taken)
+            del taken
+            await accepted
 
     async def _handshake(
         self, tcp: trio.SocketStream

@@ -23,10 +23,16 @@ if TYPE_CHECKING:
     from audiohook._divert import Batch, Lane
     from audiohook.ingest.stream import DivertedStream
 
-# Seconds between two writes of a call's audio. Fewer and larger writes cost less;
-# with a pass of 0.2 s before it this is still well within the second that a crash
-# may cost. A write of 1,600 bytes' share took 1.5 µs at 0.4 s and 1.0 at 0.6.
+# Seconds between two writes of a call's audio. Fewer and larger writes cost less; a
+# crash may cost a second. A write of 1,600 bytes' share took 1.5 µs at 0.4 s and 1.0
+# at 0.6.
 _WRITE_INTERVAL = 0.6
+# Files grow by whole pages, and what is left behind is written the next time. Of
+# stereo that is 0.26 s at most, so that none is older than 0.86 s. Measured beside
+# other work: 1.42 µs for 1,600 bytes' share, against 1.92 to wherever audio ends.
+_WRITE_UNIT_BYTES = 4096
+# Where passes are rarer than this, what is left behind would grow too old.
+_LONGEST_INTERVAL = 0.25
 # A write that takes so long comes from a disk that hangs.
 _HUNG = 3.0
 
@@ -63,7 +69,9 @@ class Pump:
     def __init__(
         self, interval: float, *, late: Callable[[float], object] = lambda _: None
     ) -> None:
-        self.fleet = Fleet()
+        self.fleet = Fleet(
+            write_unit_bytes=_WRITE_UNIT_BYTES if interval <= _LONGEST_INTERVAL else 1
+        )
         self._interval = interval
         self._late = late
         self._passes_a_write = max(1, round(_WRITE_INTERVAL / interval))
@@ -71,6 +79,7 @@ class Pump:
         self._polled: set[DivertedStream] = set()
         self._some = trio.Event()
         self._write_wanted = trio.Event()
+        self._write_due = False
         self._written = trio.Event()
         # Lanes that were let go of while they were being written.
         self._parting: list[tuple[Lane, Callable[[], object]]] = []
@@ -129,6 +138,7 @@ class Pump:
                 with the next batch.
         """
         while lane.unwritten_bytes:
+            lane.hurry()
             written = self._written
             self._write_wanted.set()
             await written.wait()
@@ -194,13 +204,18 @@ class Pump:
         self._passes += 1
         due = self._passes % self._passes_a_write == 0
         if self.fleet.buffered_bytes and (due or self.fleet.pressing):
+            self._write_due = True
             self._write_wanted.set()
 
     async def _write_batches(self) -> None:
         while True:
             await self._write_wanted.wait()
             self._write_wanted = trio.Event()
-            await self._write(self.fleet.batch())
+            # Where a call only waits for its end, the others are left to their turn.
+            due, self._write_due = self._write_due, False
+            await self._write(
+                self.fleet.due_batch() if due else self.fleet.hurried_batch()
+            )
             self._written.set()
             self._written = trio.Event()
 

@@ -102,8 +102,7 @@ class DivertedStream(trio.abc.Stream):
         if self._waiting and self._hear is not None:
             text = self.lane.peek_text()
             if text is not None and self._hear(text):
-                self.lane.pop_mark()
-                self.lane.take(self.lane.rest_bytes)
+                self.lane.drop_text()
                 if not self.lane.eof and not self.lane.broken:
                     return
         self._waiting.unpark_all()

@@ -88,8 +88,10 @@ SERVERS: Mapping[str, Callable[[Place], Launch]] = {
     "ours": _ours,
     # Reads, unmasks and writes, all calls in one pass: the floor for this work.
     "plain-interval": _plain("--interval", _INTERVAL),
-    # The same, but writes at every other pass, as we do.
+    # The same, but writes at every other pass.
     "plain-interval-2": _plain("--interval", _INTERVAL, "--write-every", "2"),
+    # The same, but writes at every third pass, as we do.
+    "plain-interval-3": _plain("--interval", _INTERVAL, "--write-every", "3"),
     # A read and a write for each readiness.
     "plain-epoll": _plain("--epoll"),
 }
