@@ -15,6 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from audiohook.admission import Admission, TurnedAway
+from audiohook.control import CallControl
 from audiohook.errors import SpoolError
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -22,6 +23,7 @@ from audiohook.protocol.events import (
     Ended,
     GapLimited,
     GapRecorded,
+    HoldAnswered,
     LanguageChanged,
     OpenReceived,
     PauseBegan,
@@ -39,6 +41,7 @@ from audiohook.protocol.timeline import SAMPLE_RATE_HZ, Gap, GapKind
 from audiohook.recording.journal import (
     ClosedFact,
     ContinuedSession,
+    ControlFact,
     GapFact,
     LanguageFact,
     Media,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 
     from audiohook.admission import Place
     from audiohook.authentication import Authenticator, Credentials
+    from audiohook.control import Asker
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
     from audiohook.logs import Limiter
@@ -147,6 +151,8 @@ class Call:
 
     Attributes:
         seal_deadline: Seconds that the disk gets once the call is over.
+        control: For those who may interfere with it.
+        opened: What ``open`` said of it; None before that.
     """
 
     def __init__(
@@ -169,14 +175,29 @@ class Call:
         self._spooled: SpooledCall | None = None
         self._sealed = False
         self._wish: _Wish | None = None
+        # Whether another task has given the session something to say.
+        self._unsaid = False
         # Texts that could not be sent at once from the pump's task.
         self._owed: list[str] = []
         self._idle = False
         self._waiting = trio.CancelScope()
         self._notes = _Notes()
+        # Who has asked for the pause that the peer is in.
+        self._paused_for: Asker | None = None
         self._counted_bytes = 0
         self._counted_frames = 0
         self.seal_deadline = _SEAL_DEADLINE
+        self.opened: OpenReceived | None = None
+        self.control = CallControl(
+            self._session,
+            say=self._say_soon,
+            disconnect=lambda: self.disconnect(
+                DisconnectReason.COMPLETED, "Ended by request"
+            ),
+            note=self._write,
+            samples=self._samples_so_far,
+            clock=surroundings.clock,
+        )
         self._ids = {
             "session": credentials.session_id,
             "correlation": credentials.correlation_id,
@@ -203,6 +224,11 @@ class Call:
     def disconnect(self, reason: DisconnectReason, info: str) -> None:
         """Asks the peer to close, as soon as the call's task runs."""
         self._wish = _Wish(reason, info)
+        self._waiting.cancel()
+
+    def _say_soon(self) -> None:
+        """Has the call's task send what the session has to say."""
+        self._unsaid = True
         self._waiting.cancel()
 
     def check_deadline(self, now: float) -> None:
@@ -235,6 +261,7 @@ class Call:
                 await trio.aclose_forcefully(self._stream)
                 await self._seal_rest()
             self._around.pump.release(self._lane)
+            self.control.over()
             self._sum_up()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
@@ -262,7 +289,8 @@ class Call:
         """Waits for a message, the end, a timer or a wish, whichever is first."""
         session, lane = self._session, self._lane
         message: str | bytes | None = None
-        if self._owed:
+        if self._owed or self._unsaid:
+            self._unsaid = False
             return []
         self._waiting = trio.CancelScope()
         try:
@@ -277,7 +305,8 @@ class Call:
             self._idle = False
         now = trio.current_time()
         if message is None:
-            if self._owed:
+            if self._owed or self._unsaid:
+                self._unsaid = False
                 return []
             if self._wish is not None:
                 wish, self._wish = self._wish, None
@@ -354,18 +383,8 @@ class Call:
     def _note(self, event: SessionEvent) -> None:
         """Writes down what needs no answer."""
         match event:
-            case GapRecorded(gap):
-                self._notes.gaps += 1
-                metrics = self._around.metrics
-                metrics.gaps.labels(gap.kind).inc()
-                metrics.gap_seconds.labels(gap.kind).inc(
-                    gap.length_samples / SAMPLE_RATE_HZ
-                )
-                self._write(GapFact(gap.kind, gap.offset_samples, gap.length_samples))
-            case PauseBegan(offset):
-                self._write(PausedFact(paused=True, offset_samples=offset))
-            case PauseEnded(offset):
-                self._write(PausedFact(paused=False, offset_samples=offset))
+            case GapRecorded() | PauseBegan() | PauseEnded() | HoldAnswered():
+                self._note_silence(event)
             case LanguageChanged(language):
                 self._write(LanguageFact(language, self._samples_so_far()))
             case Violation(info, answered):
@@ -385,10 +404,49 @@ class Call:
             case PositionDrift(samples):
                 self._noise(logging.INFO, "position_drift", samples=samples)
 
+    def _note_silence(
+        self, event: GapRecorded | PauseBegan | PauseEnded | HoldAnswered
+    ) -> None:
+        """Writes down that audio is missing, or is not to come, and at whose word."""
+        match event:
+            case GapRecorded(gap):
+                self._note_gap(gap)
+            case PauseBegan(offset):
+                self._write(PausedFact(paused=True, offset_samples=offset))
+                self._paused_for = self.control.asker if self._session.is_held else None
+            case PauseEnded(offset):
+                self._write(PausedFact(paused=False, offset_samples=offset))
+                if self._session.is_held and self._session.has_answered:
+                    self._noise(logging.WARNING, "resumed_against_our_pause")
+                    self.control.insist()
+            case HoldAnswered(wanted):
+                if wanted:
+                    self._paused_for = self.control.asker
+                self.control.answered()
+
+    def _note_gap(self, gap: Gap) -> None:
+        asker = None
+        if gap.kind is GapKind.PAUSED:
+            asker, self._paused_for = self._paused_for, None
+        self._notes.gaps += 1
+        metrics = self._around.metrics
+        metrics.gaps.labels(gap.kind).inc()
+        metrics.gap_seconds.labels(gap.kind).inc(gap.length_samples / SAMPLE_RATE_HZ)
+        self._write(
+            GapFact(
+                gap.kind,
+                gap.offset_samples,
+                gap.length_samples,
+                by=None if asker is None else asker.by,
+                reason=None if asker is None else asker.reason,
+            )
+        )
+
     async def _open(self, event: OpenReceived) -> None:
         """Answers ``open``: with ``opened`` once there is a place for the audio."""
         began = trio.current_time()
         session, lane = self._session, self._lane
+        self.opened = event
         self._ids["conversation"] = event.parameters.conversation_id
         self._log = self._log.bind(**self._ids)
         refusal = self._place.refusal or self._around.refusal()
@@ -567,7 +625,7 @@ class Call:
         media = self._session.media
         return self._lane.audio_bytes // len(media.channels) if media else 0
 
-    def _write(self, fact: GapFact | LanguageFact | PausedFact) -> None:
+    def _write(self, fact: GapFact | LanguageFact | PausedFact | ControlFact) -> None:
         if self._spooled is None:
             return
         try:

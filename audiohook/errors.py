@@ -8,6 +8,7 @@ The tree::
     │   ├── LocalProtocolError     we were about to break the protocol (a bug)
     │   └── RemoteProtocolError    the peer broke it; carries the answer to send
     ├── AuthenticationError        a request that must not become a session
+    ├── ControlError               a live call cannot be made to do as asked
     ├── SpoolError                 the local disk did not do as asked
     ├── UploadError                the store did not do as asked
     │   ├── KeyExistsError         the key is taken by something else
@@ -65,6 +66,18 @@ class AuthenticationError(AudioHookError):
         super().__init__(reason)
         self.reason = reason
         self.http_status = http_status
+
+
+class ControlError(AudioHookError):
+    """A live call cannot be made to do as asked.
+
+    Attributes:
+        fault: Why, a word of `audiohook.control.ControlFault`.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 class SpoolError(AudioHookError):

@@ -7,12 +7,13 @@ import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from audiohook.protocol.timeline import SAMPLE_RATE_HZ
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ, GapKind
 from audiohook.recording.journal import is_uuid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from audiohook.protocol.timeline import Gap
     from audiohook.recording.journal import (
         CallRecord,
         ClosedFact,
@@ -106,6 +107,7 @@ def summarize(
             "paused": record.paused,
         },
         "gaps": _gaps(record),
+        "controls": _controls(record),
         "objects": [
             {"key": each.key, "bytes": each.size, "sha256": each.sha256}
             for each in objects
@@ -207,8 +209,33 @@ def _gaps(record: CallRecord) -> list[dict[str, object]]:
             "startSamples": gap.offset_samples + passed,
             "lengthSamples": gap.length_samples,
             "storedSamplesBefore": gap.offset_samples,
+            **_asker(record, gap),
         }
         for gap, passed in zip(gaps, before, strict=False)
+    ]
+
+
+def _asker(record: CallRecord, gap: Gap) -> dict[str, str | None]:
+    """Say who on our side asked for a gap, if anybody did."""
+    fact = record.askers.get(gap.offset_samples)
+    if fact is None or gap.kind is not GapKind.PAUSED:
+        return {}
+    return {"by": fact.by, "reason": fact.reason}
+
+
+def _controls(record: CallRecord) -> list[dict[str, object]]:
+    timeline = record.timeline()
+    return [
+        {
+            "action": each.action,
+            "by": each.by,
+            "reason": each.reason,
+            "at": each.at,
+            "position": _seconds(
+                timeline.position_at(each.offset_samples) - timeline.start_samples
+            ),
+        }
+        for each in record.controls
     ]
 
 
