@@ -214,6 +214,16 @@ class Call:
         """Where its session stands."""
         return self._session.state
 
+    @property
+    def age(self) -> float:
+        """Seconds since it came."""
+        return round(trio.current_time() - self._notes.began, 3)
+
+    @property
+    def started_at(self) -> str | None:
+        """When its audio began, in UTC with milliseconds; None if it has none."""
+        return None if self._spooled is None else self._spooled.record.opened.started_at
+
     def take_counts(self) -> tuple[int, int]:
         """Returns bytes and frames of audio that came since this was last asked."""
         audio_bytes, frames = self._lane.audio_bytes, self._lane.messages

@@ -13,6 +13,7 @@ The tree::
     ├── UploadError                the store did not do as asked
     │   ├── KeyExistsError         the key is taken by something else
     │   └── UploadGoneError        the upload in parts is no longer there
+    ├── CallIndexError             the index of recordings did not do as asked
     └── TranscriptError            the transcription service did not do as asked
 
 Foreign exceptions are translated at the border of the one module that talks to
@@ -123,6 +124,29 @@ class UploadGoneError(UploadError):
     def __init__(self, key: str) -> None:
         super().__init__(f"{key}: the upload in parts is gone; it must begin anew")
         self.key = key
+
+
+class CallIndexError(AudioHookError):
+    """The index of recordings did not do as asked.
+
+    Attributes:
+        damaged: True if its file has to be made anew.
+        costly: True if the question takes too long to be answered.
+        busy: True if another process is at it, which passes.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        damaged: bool = False,
+        costly: bool = False,
+        busy: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.damaged = damaged
+        self.costly = costly
+        self.busy = busy
 
 
 class TranscriptError(AudioHookError):

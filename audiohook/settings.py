@@ -87,7 +87,13 @@ _LOOKS_LIKE = 0.8
 # What a credential of these names holds is the file's content, so the setting,
 # a path, is where the credential lies.
 _FILE_SETTINGS = frozenset(
-    {"API_KEYS_FILE", "ASSEMBLYAI_PARAMS_FILE", "TLS_CERTIFICATE", "TLS_KEY"}
+    {
+        "API_KEYS_FILE",
+        "API_TOKENS_FILE",
+        "ASSEMBLYAI_PARAMS_FILE",
+        "TLS_CERTIFICATE",
+        "TLS_KEY",
+    }
 )
 JOB_OWN_PARAMS = (
     "audio_url",
@@ -605,6 +611,12 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address of that port; whoever can reach it can read it",
         examples=["127.0.0.1"],
+    )
+    api_tokens_file: Path | None = Field(
+        None,
+        description="JSON file of the tokens of the API on that port, made by"
+        " `audiohook token`; without it there is no API",
+        examples=["/etc/audiohook/tokens.json"],
     )
     max_calls: int | None = Field(
         None,
