@@ -87,7 +87,7 @@ class CallIndex:
         self._missed = trio.Event()
         self._failures = 0
         self._building = False
-        self._told = False
+        self._told: set[str] = set()
 
     def note(self, key: str, summary: bytes) -> None:
         """Takes a recording in soon, as it is in the store now.
@@ -192,7 +192,7 @@ class CallIndex:
                 try:
                     await self._take_in(batch)
                 except (CallIndexError, UploadError) as error:
-                    self._complain(error)
+                    self._complain("feed", error)
                     self._missed.set()
                     await trio.sleep(_PAUSE)
                 except Exception:  # noqa: BLE001 - the edge: it must not cost a call
@@ -200,7 +200,7 @@ class CallIndex:
                     self._missed.set()
                     await trio.sleep(_PAUSE)
                 else:
-                    self._told = False
+                    self._told.discard("feed")
 
     async def _take_in(self, batch: list[tuple[str, bytes | None]]) -> None:
         loaded = [await load(self._store, key, data) for key, data in batch]
@@ -216,8 +216,10 @@ class CallIndex:
             try:
                 await self._make_pass()
             except (CallIndexError, UploadError) as error:
-                self._complain(error)
-                pause = _PASS_INTERVAL
+                self._complain("pass", error)
+                # A role may be for writing only; that does not pass by itself.
+                lasting = isinstance(error, UploadError) and not error.retryable
+                pause = _PAUSE if lasting else _PASS_INTERVAL
             except Exception:  # noqa: BLE001 - the edge: it must not cost a call
                 self._log.exception("index_failed")
                 pause = _PASS_INTERVAL
@@ -230,6 +232,7 @@ class CallIndex:
     async def _make_pass(self) -> None:
         self._building = True
         done = await catch_up(self._write, self._store, self._prefix, whole=False)
+        self._told.discard("pass")
         if done.taken or done.forgotten:
             self._log.info(
                 "index_caught_up",
@@ -238,10 +241,10 @@ class CallIndex:
                 unreadable=done.unreadable,
             )
 
-    def _complain(self, error: CallIndexError | UploadError) -> None:
+    def _complain(self, work: str, error: CallIndexError | UploadError) -> None:
         self._failures += 1
-        if not self._told:
-            self._told = True
+        if work not in self._told:
+            self._told.add(work)
             self._log.warning(
                 "index_behind",
                 error=str(error),

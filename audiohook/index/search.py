@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 # Up to so many that one condition leaves are looked at one by one.
 _FEW: Final = 500
-_MOST_NUMBERS: Final = 1000
+_MOST_NUMBERS: Final = 500
 _MOST_WORDS: Final = 16
+# Before a star; one letter would be the beginning of every other word.
+_LEAST_BEGINNING: Final = 2
 
 ID_BITS: Final = 12
 """Room for recordings that begin in the same millisecond."""
@@ -132,15 +134,19 @@ class Search:
         return [each for (each,) in rows]
 
     def _by_key(self, limit: int) -> list[Found]:
-        if self._numbers is not None and len(self._numbers) == 1:
-            # In the order of this table nothing has to be sorted.
-            tables, identity = "uses u CROSS JOIN recordings r ON r.id = u.id", "u.id"
-            where: list[str] = ["u.number = ?"]
-            values: list[object] = [self._numbers[0]]
-        else:
-            tables, identity, where, values = "recordings r", "r.id", [], []
+        if self._where or self._numbers is None:
+            where: list[str] = []
+            values: list[object] = []
             self._add_numbers(where, values)
-        return self._select(tables, identity, where, values, limit)
+            return self._select("recordings r", "r.id", where, values, limit)
+        # Each number's in their order, where nothing has to be sorted but the ends.
+        tables = "uses u CROSS JOIN recordings r ON r.id = u.id"
+        found: dict[int, Found] = {}
+        for number in self._numbers:
+            page = self._select(tables, "u.id", ["u.number = ?"], [number], limit)
+            found |= {each.id: each for each in page}
+        newest = sorted(found.values(), key=lambda each: each.id, reverse=True)
+        return newest[:limit]
 
     def _by_text(self, limit: int) -> list[Found]:
         where, values = self._text_condition("w")
@@ -152,7 +158,8 @@ class Search:
         if self._numbers is not None:
             marks = ", ".join("?" * len(self._numbers))
             where.append(
-                f"r.id IN (SELECT id FROM uses WHERE number IN ({marks}))"  # noqa: S608 - marks only
+                "EXISTS (SELECT 1 FROM uses x"  # noqa: S608 - marks only
+                f" WHERE x.id = r.id AND x.number IN ({marks}))"
             )
             values += self._numbers
 
@@ -221,7 +228,8 @@ def _match(text: str) -> str:
         bare = word.rstrip("*").replace('"', '""')
         # A phrase without a letter or digit would match nothing at all.
         if any(each.isalnum() for each in bare):
-            parts.append(f'"{bare}"{"*" if word.endswith("*") else ""}')
+            begins = word.endswith("*") and len(bare) >= _LEAST_BEGINNING
+            parts.append(f'"{bare}"{"*" if begins else ""}')
     return " ".join(parts)
 
 

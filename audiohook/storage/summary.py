@@ -231,8 +231,11 @@ def _controls(record: CallRecord) -> list[dict[str, object]]:
             "by": each.by,
             "reason": each.reason,
             "at": each.at,
+            # Where the audio stops, and not where it goes on.
             "position": _seconds(
-                timeline.position_at(each.offset_samples) - timeline.start_samples
+                timeline.position_at(each.offset_samples - (each.action == "pause"))
+                + (each.action == "pause")
+                - timeline.start_samples
             ),
         }
         for each in record.controls
