@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -78,7 +79,18 @@ def make_room(
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
     app.router.redirect_slashes = False
-    return Mount(BASE, app=app)
+    return _Room(BASE, app=app)
+
+
+class _Room(Mount):
+    """Takes all that begins with its path, also with the end of a line in it.
+
+    Otherwise such a request would be answered by the port, in another form.
+    """
+
+    def __init__(self, path: str, app: Starlette) -> None:
+        super().__init__(path, app=app)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 class _Methods:
