@@ -15,7 +15,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from audiohook.admission import Admission, TurnedAway
-from audiohook.control import CallControl
+from audiohook.control import CallControl, Pauses
 from audiohook.errors import SpoolError
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -105,6 +105,7 @@ class Surroundings:
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         admission: Counts the calls that are let in.
+        pauses: Those that were asked for, for sessions that are to come.
         clock: Unix time in seconds.
     """
 
@@ -118,6 +119,7 @@ class Surroundings:
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     admission: Admission = field(default_factory=Admission)
+    pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
 
 
@@ -195,6 +197,7 @@ class Call:
                 DisconnectReason.COMPLETED, "Ended by request"
             ),
             note=self._write,
+            held=self._keep_held,
             samples=self._samples_so_far,
             clock=surroundings.clock,
         )
@@ -236,6 +239,14 @@ class Call:
         self._wish = _Wish(reason, info)
         self._waiting.cancel()
 
+    def _keep_held(self, asker: Asker | None) -> None:
+        """Has later sessions of the conversation know of a pause, or of its end."""
+        conversation = self._ids.get("conversation", "")
+        if asker is None:
+            self._around.pauses.end(conversation)
+        else:
+            self._around.pauses.begin(conversation, asker)
+
     def _say_soon(self) -> None:
         """Has the call's task send what the session has to say."""
         self._unsaid = True
@@ -271,6 +282,10 @@ class Call:
                 await trio.aclose_forcefully(self._stream)
                 await self._seal_rest()
             self._around.pump.release(self._lane)
+            if "conversation" in self._ids:
+                self._around.pauses.leave(
+                    self._ids["conversation"], trio.current_time()
+                )
             self.control.over()
             self._sum_up()
 
@@ -477,7 +492,13 @@ class Call:
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
             self._around.opened(self._spooled, self._settled_bytes)
-        session.accept(event.media, now=trio.current_time())
+        asker = None
+        if self._spooled is not None:
+            now = trio.current_time()
+            asker = self._around.pauses.take(self._ids["conversation"], now)
+        session.accept(event.media, now=trio.current_time(), hold=asker is not None)
+        if asker is not None:
+            self.control.begin_paused(asker)
         self._stream.enlist(self._hear)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(

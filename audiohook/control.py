@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from audiohook.protocol.session import Session
 
 SECONDS = 1.0
+MINUTES = 60 * SECONDS
 
 # A peer answers at once; its words lie here for an ingest interval at most.
 ANSWER_DEADLINE: Final = 5 * SECONDS
 # When a peer that has not answered is asked again.
 _ASK_AGAIN: Final = 2 * SECONDS
+# How long a pause waits for a session that goes on where another was cut off.
+_COMES_AGAIN: Final = 5 * MINUTES
 # What a call may have in its journal of this kind. A payment takes two.
 _MOST_FACTS: Final = 1000
 
@@ -87,6 +90,42 @@ class Standing:
     asker: Asker | None = None
 
 
+class Pauses:
+    """Pauses that are in force, by conversation.
+
+    A client that has lost its connection comes again in another session, which
+    knows nothing of the pause; what was to be kept out would be in that one.
+    """
+
+    def __init__(self) -> None:
+        self._askers: dict[str, Asker] = {}
+        # Of conversations that have no call now: until when they may come again.
+        self._until: dict[str, float] = {}
+
+    def begin(self, conversation: str, asker: Asker) -> None:
+        """Notes that a conversation is paused."""
+        self._askers[conversation] = asker
+
+    def end(self, conversation: str) -> None:
+        """Notes that it is not any more."""
+        self._askers.pop(conversation, None)
+        self._until.pop(conversation, None)
+
+    def leave(self, conversation: str, now: float) -> None:
+        """Notes that a session of a conversation is over, which may come again."""
+        if conversation in self._askers:
+            self._until[conversation] = now + _COMES_AGAIN
+        for other in [each for each, until in self._until.items() if until < now]:
+            self.end(other)
+
+    def take(self, conversation: str, now: float) -> Asker | None:
+        """Returns who has paused a conversation of which a session comes, if any."""
+        if self._until.get(conversation, now) < now:
+            self.end(conversation)
+        self._until.pop(conversation, None)
+        return self._askers.get(conversation)
+
+
 class CallControl:
     """One live call, for those who may interfere with it.
 
@@ -95,6 +134,7 @@ class CallControl:
         say: Has sent what the session has to say.
         disconnect: Asks the peer to close.
         note: Writes a fact down.
+        held: Told who wants the call paused, and None when nobody does any more.
         samples: Returns the samples of each channel that have come.
         clock: Unix time in seconds.
 
@@ -109,6 +149,7 @@ class CallControl:
         say: Callable[[], None],
         disconnect: Callable[[], None],
         note: Callable[[ControlFact], None],
+        held: Callable[[Asker | None], None],
         samples: Callable[[], int],
         clock: Callable[[], float],
     ) -> None:
@@ -116,6 +157,7 @@ class CallControl:
         self._say = say
         self._disconnect = disconnect
         self._note = note
+        self._held = held
         self._samples = samples
         self._clock = clock
         self._lock = trio.Lock()
@@ -142,6 +184,12 @@ class CallControl:
         if session.is_held and session.is_paused:
             return Standing(Held.PAUSED, self._since, self.asker)
         return Standing(Held.PAUSED_BY_CLIENT if session.is_paused else Held.RECORDING)
+
+    def begin_paused(self, asker: Asker) -> None:
+        """Takes note that the peer was asked to hold its audio back from the start."""
+        self._write("pause", asker)
+        self.asker = asker
+        self._asked_at = trio.current_time()
 
     async def pause(self, asker: Asker) -> Standing:
         """Stops the recording; if it is stopped already, that is all.
@@ -174,6 +222,7 @@ class CallControl:
         if self.standing.held not in (Held.ENDING, Held.ENDED):
             self._write("end", asker)
             self._end = asker
+            self._held(None)
             self._disconnect()
         with trio.move_on_after(ANSWER_DEADLINE):
             await self._over.wait()
@@ -221,6 +270,7 @@ class CallControl:
             self._write("pause" if wanted else "resume", asker)
             if wanted:
                 self.asker = asker
+            self._held(asker if wanted else None)
             await self._ask(wanted=wanted)
         while not session.has_answered:
             news = self._news

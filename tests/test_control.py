@@ -13,7 +13,7 @@ import trio
 from rich.console import Console
 
 from audiohook import control
-from audiohook.control import Asker, CallControl, ControlFault, Held
+from audiohook.control import Asker, CallControl, ControlFault, Held, Pauses
 from audiohook.errors import ControlError
 from audiohook.protocol.messages import NIL_UUID, DisconnectReason
 from audiohook.protocol.state import State as SessionState
@@ -234,6 +234,66 @@ async def test_pause_while_the_client_pauses_itself(
     assert gap["length"] >= 2.0
 
 
+async def test_session_that_goes_on_where_a_paused_one_was_cut_off(
+    it: House, nursery: trio.Nursery
+) -> None:
+    async with trio.open_nursery() as connection:
+        call = await Caller(it, connection).begin()
+        await call.control.pause(DESK)
+        connection.cancel_scope.cancel()
+    await wait_until(lambda: not it.service.desk.live_calls())
+    second = Caller(it, nursery)
+    chosen = CallOptions(
+        uri=it.uri,
+        api_key=KEY,
+        conversation_id=CONVERSATION,
+        duration=30.0,
+        frame_ms=20,
+    )
+
+    async def come_again() -> None:
+        second.report = await place_call(chosen, dialogue=second.wire)
+
+    nursery.start_soon(come_again)
+    await wait_until(it.service.desk.live_calls)
+    (again,) = it.service.desk.live_calls()
+    await wait_until(lambda: again.control.standing.held is Held.PAUSED)
+    assert again.control.standing.asker == DESK
+    await trio.sleep(0.3)
+    assert second.wire.audio == b""
+    assert (await again.control.resume(DESK)).held is Held.RECORDING
+    await wait_until(lambda: len(second.wire.audio) > 1000)
+    await again.control.end(DESK)
+    await it.settle()
+    await wait_until(lambda: second.report is not None)
+    assert second.report is not None
+    assert second.report.ok, second.report.breaches
+    _, later = it.recordings()
+    assert [each["by"] for each in later.facts["gaps"]] == ["payment-desk"]
+    assert later.audio(".raw") == bytes(second.wire.audio)
+    # It is over: a third one is not paused.
+    third = Caller(it, nursery)
+    call = await third.begin()
+    assert call.control.standing.held is Held.RECORDING
+    await call.control.end(DESK)
+
+
+def test_pause_waits_only_so_long_for_another_session() -> None:
+    pauses = Pauses()
+    pauses.begin("a", DESK)
+    assert pauses.take("a", 0.0) == DESK
+    pauses.leave("a", 10.0)
+    assert pauses.take("a", 100.0) == DESK
+    # While a session is there it does not end by itself.
+    assert pauses.take("a", 10_000.0) == DESK
+    pauses.leave("a", 10_000.0)
+    assert pauses.take("a", 10_301.0) is None
+    pauses.begin("b", DESK)
+    pauses.leave("b", 0.0)
+    pauses.leave("c", 301.0)
+    assert (len(pauses._askers), len(pauses._until)) == (0, 0)
+
+
 # Without a service: what a client does not do of itself.
 
 
@@ -243,12 +303,14 @@ class Desk:
     def __init__(self, peer: Peer | None = None) -> None:
         self.peer = at(SessionState.OPEN) if peer is None else peer
         self.facts: list[Any] = []
+        self.held: list[Asker | None] = []
         self.session: Session = self.peer.session
         self.control = CallControl(
             self.session,
             say=lambda: None,
             disconnect=lambda: self.session.disconnect(DisconnectReason.COMPLETED),
             note=self.facts.append,
+            held=self.held.append,
             samples=lambda: 5,
             clock=lambda: 1_800_000_000.0,
         )

@@ -405,7 +405,13 @@ class Session:
 
     # What our caller asks for.
 
-    def accept(self, media: MediaParameter | None, *, now: float | None = None) -> None:
+    def accept(
+        self,
+        media: MediaParameter | None,
+        *,
+        now: float | None = None,
+        hold: bool = False,
+    ) -> None:
         """Answer `OpenReceived` with ``opened``.
 
         Does nothing if the peer closed, or was asked to, in the meantime.
@@ -413,6 +419,8 @@ class Session:
         Args:
             media: One of the offers; None for a session without audio.
             now: The time, in seconds; that of the last input if not given.
+            hold: Whether the peer is to hold its audio back from the start, until
+                `resume`; as after `pause`, `HoldAnswered` tells when it does.
 
         Raises:
             LocalProtocolError: There is no ``open`` to answer, or the media was not
@@ -430,13 +438,17 @@ class Session:
         self._channels = 0 if media is None else len(media.channels)
         self._is_recorded = media is not None and not self._is_probe
         wants_languages = parameters is not None and parameters.supported_languages
+        seq = self._next_seq()
+        if hold:
+            self._hold.ask(seq, self._now, wanted=True)
         self._send(
             Opened(
                 id=self._session_id,
-                seq=self._next_seq(),
+                seq=seq,
                 clientseq=self._peer_seq,
                 parameters=OpenedParameters(
                     media=() if media is None else (media,),
+                    start_paused=True if hold else None,
                     # A recorder takes any language, and an empty list says as much.
                     supported_languages=() if wants_languages else None,
                 ),

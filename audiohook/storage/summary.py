@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiohook.recording.journal import (
         CallRecord,
         ClosedFact,
+        ControlFact,
         Opened,
         Planned,
         Stored,
@@ -225,18 +226,22 @@ def _asker(record: CallRecord, gap: Gap) -> dict[str, str | None]:
 
 def _controls(record: CallRecord) -> list[dict[str, object]]:
     timeline = record.timeline()
+    start = timeline.start_samples
+
+    def position(control: ControlFact) -> int:
+        offset = control.offset_samples
+        if control.action == "pause" and offset:
+            # Where the audio stops, and not where it goes on.
+            return timeline.position_at(offset - 1) + 1 - start
+        return timeline.position_at(offset) - start
+
     return [
         {
             "action": each.action,
             "by": each.by,
             "reason": each.reason,
             "at": each.at,
-            # Where the audio stops, and not where it goes on.
-            "position": _seconds(
-                timeline.position_at(each.offset_samples - (each.action == "pause"))
-                + (each.action == "pause")
-                - timeline.start_samples
-            ),
+            "position": _seconds(position(each)),
         }
         for each in record.controls
     ]

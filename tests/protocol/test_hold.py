@@ -14,6 +14,7 @@ from audiohook.protocol.hold import (
     TEXTS_PER_SECOND,
     Allowance,
 )
+from audiohook.protocol.messages import Opened
 from audiohook.protocol.session import (
     GapRecorded,
     HoldAnswered,
@@ -52,6 +53,20 @@ def test_pause_on_our_word_leaves_a_gap_where_the_peer_stopped() -> None:
         HoldAnswered(False, False, 8000),
     ]
     assert peer.types() == ["opened", "pause", "resume"]
+
+
+def test_session_that_is_held_from_the_start() -> None:
+    peer = Peer()
+    event = peer.open()
+    peer.session.accept(event.media, hold=True)
+    (opened,) = peer.listen()
+    assert isinstance(opened, Opened)
+    assert opened.parameters.start_paused is True
+    assert peer.session.is_held
+    assert peer.say("paused") == [PauseBegan(0), HoldAnswered(True, True, 0)]
+    ask(peer, "resume")
+    peer.now += 3
+    assert peer.say("resumed", RESUMED)[-1] == HoldAnswered(False, False, 0)
 
 
 def test_peers_own_pause_before_it_took_ours_in_is_no_answer() -> None:
