@@ -19,7 +19,7 @@ from starlette.responses import Response
 from audiohook.admission import TokenBucket
 from audiohook.api.problems import Code, ProblemError
 from audiohook.errors import CallIndexError, UploadError
-from audiohook.settings import Rate
+from audiohook.setting_values import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

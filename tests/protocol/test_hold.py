@@ -8,6 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiohook.protocol.events import (
+    GapRecorded,
+    HoldAnswered,
+    PauseBegan,
+    PauseEnded,
+)
 from audiohook.protocol.hold import (
     PAUSES_BURST,
     TEXTS_BURST,
@@ -15,13 +21,7 @@ from audiohook.protocol.hold import (
     Allowance,
 )
 from audiohook.protocol.messages import Opened
-from audiohook.protocol.session import (
-    GapRecorded,
-    HoldAnswered,
-    PauseBegan,
-    PauseEnded,
-    State,
-)
+from audiohook.protocol.state import State
 from audiohook.protocol.timeline import Gap, GapKind
 from tests.protocol.test_session import Peer, at
 
