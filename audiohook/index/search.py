@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # Up to so many that one condition leaves are looked at one by one.
-_FEW: Final = 500
+_FEW: Final = 200
 _MOST_NUMBERS: Final = 500
 _MOST_WORDS: Final = 16
 # Before a star; one letter would be the beginning of every other word.
@@ -112,9 +112,9 @@ class Search:
         if query.text is None:
             return self._by_key(limit)
         if self._where or self._numbers:
-            few = self._by_key(_FEW + 1)
+            few = self._candidates(_FEW + 1)
             if len(few) <= _FEW:
-                return self._with_text(few)[:limit]
+                return self._fetch(self._with_text(few)[:limit])
         return self._by_text(limit)
 
     def _numbers_like(self, number: str) -> list[int]:
@@ -191,18 +191,53 @@ class Search:
         patterns = [_pattern(word) for word in words_of(self._query.text or "")]
         return [f"{table}.text LIKE ? ESCAPE '\\'"] * len(patterns), [*patterns]
 
-    def _with_text(self, candidates: Sequence[Found]) -> list[Found]:
+    def _candidates(self, limit: int) -> list[int]:
+        """Return what all but the text would find, by their numbers alone."""
+        bounds = (self._from, self._below, limit)
+        if self._where:
+            conditions, values = [*self._where], [*self._values]
+            self._add_numbers(conditions, values)
+            rows = self._connection.execute(
+                "SELECT r.id FROM recordings r"  # noqa: S608 - no input in it
+                f" WHERE {' AND '.join(conditions)} AND r.id >= ? AND r.id < ?"
+                " ORDER BY r.id DESC LIMIT ?",
+                [*values, *bounds],
+            )
+            return [each for (each,) in rows]
+        ids: set[int] = set()
+        for number in self._numbers or ():
+            rows = self._connection.execute(
+                "SELECT id FROM uses WHERE number = ? AND id >= ? AND id < ?"
+                " ORDER BY id DESC LIMIT ?",
+                (number, *bounds),
+            )
+            ids |= {each for (each,) in rows}
+            if len(ids) >= limit:
+                break
+        return sorted(ids, reverse=True)
+
+    def _with_text(self, candidates: Sequence[int]) -> list[int]:
         """Keep those whose transcripts have the words."""
         where, values = self._text_condition("words")
         kept = []
         for each in candidates:
             row = self._connection.execute(
                 f"SELECT 1 FROM words WHERE {' AND '.join(where)} AND rowid = ?",  # noqa: S608 - no input in it
-                [*values, each.id],
+                [*values, each],
             ).fetchone()
             if row is not None:
                 kept.append(each)
         return kept
+
+    def _fetch(self, identities: Sequence[int]) -> list[Found]:
+        rows = (
+            self._connection.execute(
+                f"SELECT id, {COLUMNS} FROM recordings WHERE id = ?",  # noqa: S608 - no input in it
+                (each,),
+            ).fetchone()
+            for each in identities
+        )
+        return [found(row) for row in rows if row is not None]
 
 
 def found(row: Sequence[object]) -> Found:
