@@ -16,6 +16,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from audiohook.admission import Admission, TurnedAway
+from audiohook.control import CallControl, Pauses
 from audiohook.errors import SpoolError
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -23,6 +24,7 @@ from audiohook.protocol.events import (
     Ended,
     GapLimited,
     GapRecorded,
+    HoldAnswered,
     LanguageChanged,
     OpenReceived,
     PauseBegan,
@@ -40,6 +42,7 @@ from audiohook.protocol.timeline import SAMPLE_RATE_HZ, Gap, GapKind
 from audiohook.recording.journal import (
     ClosedFact,
     ContinuedSession,
+    ControlFact,
     GapFact,
     LanguageFact,
     Media,
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
 
     from audiohook.admission import Place
     from audiohook.authentication import Authenticator, Credentials
+    from audiohook.control import Asker
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
     from audiohook.logs import Limiter
@@ -106,6 +110,7 @@ class Surroundings:
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         admission: Counts the calls that are let in.
+        pauses: Those that were asked for, for sessions that are to come.
         clock: Unix time in seconds.
     """
 
@@ -119,6 +124,7 @@ class Surroundings:
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     admission: Admission = field(default_factory=Admission)
+    pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
 
 
@@ -152,6 +158,8 @@ class Call:
 
     Attributes:
         seal_deadline: Seconds that the disk gets once the call is over.
+        control: For those who may interfere with it.
+        opened: What ``open`` said of it; None before that.
     """
 
     def __init__(
@@ -180,15 +188,31 @@ class Call:
         # When to stop waiting for a peer that does not get an answer.
         self._give_up_at = math.inf
         self._wish: _Wish | None = None
+        # Whether another task has given the session something to say.
+        self._unsaid = False
         # Texts that could not be sent at once from the pump's task.
         self._owed: list[str] = []
         self._idle = False
         self._waiting = trio.CancelScope()
         self._called = False
         self._notes = _Notes()
+        # Who has asked for the pause that the peer is in.
+        self._paused_for: Asker | None = None
         self._counted_bytes = 0
         self._counted_frames = 0
         self.seal_deadline = _SEAL_DEADLINE
+        self.opened: OpenReceived | None = None
+        self.control = CallControl(
+            self._session,
+            say=self._say_soon,
+            disconnect=lambda: self.disconnect(
+                DisconnectReason.COMPLETED, "Ended by request"
+            ),
+            note=self._write,
+            held=self._keep_held,
+            samples=self._samples_so_far,
+            clock=surroundings.clock,
+        )
         self._ids = {
             "session": credentials.session_id,
             "correlation": credentials.correlation_id,
@@ -205,6 +229,16 @@ class Call:
         """Where its session stands."""
         return self._session.state
 
+    @property
+    def age(self) -> float:
+        """Seconds since it came."""
+        return round(trio.current_time() - self._notes.began, 3)
+
+    @property
+    def started_at(self) -> str | None:
+        """When its audio began, in UTC with milliseconds; None if it has none."""
+        return None if self._spooled is None else self._spooled.record.opened.started_at
+
     def take_counts(self) -> tuple[int, int]:
         """Returns bytes and frames of audio that came since this was last asked."""
         audio_bytes, frames = self._lane.audio_bytes, self._lane.messages
@@ -216,6 +250,19 @@ class Call:
         """Asks the peer to close, as soon as the call's task runs."""
         self._wish = _Wish(reason, info)
         self._call_task()
+
+    def _keep_held(self, asker: Asker | None) -> None:
+        """Has later sessions of the conversation know of a pause, or of its end."""
+        conversation = self._ids.get("conversation", "")
+        if asker is None:
+            self._around.pauses.end(conversation)
+        else:
+            self._around.pauses.begin(conversation, asker)
+
+    def _say_soon(self) -> None:
+        """Has the call's task send what the session has to say."""
+        self._unsaid = True
+        self._waiting.cancel()
 
     def check_deadline(self, now: float) -> None:
         """Wakes the call's task if its session has waited long enough."""
@@ -252,6 +299,11 @@ class Call:
                 await trio.aclose_forcefully(self._stream)
                 await self._seal_rest()
             self._let_go()
+            if "conversation" in self._ids:
+                self._around.pauses.leave(
+                    self._ids["conversation"], trio.current_time()
+                )
+            self.control.over()
             self._sum_up()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
@@ -278,7 +330,8 @@ class Call:
         """Waits for a message, the end, a timer or a wish, whichever is first."""
         session, lane = self._session, self._lane
         message: str | bytes | None = None
-        if self._owed:
+        if self._owed or self._unsaid:
+            self._unsaid = False
             return []
         self._waiting = trio.CancelScope()
         self._called = False
@@ -294,7 +347,8 @@ class Call:
             self._idle = False
         now = trio.current_time()
         if message is None:
-            if self._owed:
+            if self._owed or self._unsaid:
+                self._unsaid = False
                 return []
             if self._wish is not None:
                 wish, self._wish = self._wish, None
@@ -389,18 +443,8 @@ class Call:
     def _note(self, event: SessionEvent) -> None:
         """Writes down what needs no answer."""
         match event:
-            case GapRecorded(gap):
-                self._notes.gaps += 1
-                metrics = self._around.metrics
-                metrics.gaps.labels(gap.kind).inc()
-                metrics.gap_seconds.labels(gap.kind).inc(
-                    gap.length_samples / SAMPLE_RATE_HZ
-                )
-                self._write(GapFact(gap.kind, gap.offset_samples, gap.length_samples))
-            case PauseBegan(offset):
-                self._write(PausedFact(paused=True, offset_samples=offset))
-            case PauseEnded(offset):
-                self._write(PausedFact(paused=False, offset_samples=offset))
+            case GapRecorded() | PauseBegan() | PauseEnded() | HoldAnswered():
+                self._note_silence(event)
             case LanguageChanged(language):
                 self._write(LanguageFact(language, self._samples_so_far()))
             case Violation(info, answered):
@@ -420,10 +464,49 @@ class Call:
             case PositionDrift(samples):
                 self._noise(logging.INFO, "position_drift", samples=samples)
 
+    def _note_silence(
+        self, event: GapRecorded | PauseBegan | PauseEnded | HoldAnswered
+    ) -> None:
+        """Writes down that audio is missing, or is not to come, and at whose word."""
+        match event:
+            case GapRecorded(gap):
+                self._note_gap(gap)
+            case PauseBegan(offset):
+                self._write(PausedFact(paused=True, offset_samples=offset))
+                self._paused_for = self.control.asker if self._session.is_held else None
+            case PauseEnded(offset):
+                self._write(PausedFact(paused=False, offset_samples=offset))
+                if self._session.is_held and self._session.has_answered:
+                    self._noise(logging.WARNING, "resumed_against_our_pause")
+                    self.control.insist()
+            case HoldAnswered(wanted):
+                if wanted:
+                    self._paused_for = self.control.asker
+                self.control.answered()
+
+    def _note_gap(self, gap: Gap) -> None:
+        asker = None
+        if gap.kind is GapKind.PAUSED:
+            asker, self._paused_for = self._paused_for, None
+        self._notes.gaps += 1
+        metrics = self._around.metrics
+        metrics.gaps.labels(gap.kind).inc()
+        metrics.gap_seconds.labels(gap.kind).inc(gap.length_samples / SAMPLE_RATE_HZ)
+        self._write(
+            GapFact(
+                gap.kind,
+                gap.offset_samples,
+                gap.length_samples,
+                by=None if asker is None else asker.by,
+                reason=None if asker is None else asker.reason,
+            )
+        )
+
     async def _open(self, event: OpenReceived) -> None:
         """Answers ``open``: with ``opened`` once there is a place for the audio."""
         began = trio.current_time()
         session, lane = self._session, self._lane
+        self.opened = event
         self._ids["conversation"] = event.parameters.conversation_id
         self._log = self._log.bind(**self._ids)
         refusal = self._place.refusal or self._around.refusal()
@@ -444,7 +527,13 @@ class Call:
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
             self._around.opened(self._spooled, self._settled_bytes)
-        session.accept(event.media, now=trio.current_time())
+        asker = None
+        if self._spooled is not None:
+            now = trio.current_time()
+            asker = self._around.pauses.take(self._ids["conversation"], now)
+        session.accept(event.media, now=trio.current_time(), hold=asker is not None)
+        if asker is not None:
+            self.control.begin_paused(asker)
         self._stream.enlist(self._hear)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(
@@ -629,7 +718,7 @@ class Call:
         media = self._session.media
         return self._lane.audio_bytes // len(media.channels) if media else 0
 
-    def _write(self, fact: GapFact | LanguageFact | PausedFact) -> None:
+    def _write(self, fact: GapFact | LanguageFact | PausedFact | ControlFact) -> None:
         if self._spooled is None:
             return
         try:

@@ -88,6 +88,10 @@ class CallDesk:
         """Returns the session ids of the live calls."""
         return {call.session_id for call in self._live}
 
+    def live_calls(self) -> list[Call]:
+        """Returns the live calls that have said what they are."""
+        return [call for call in self._live if call.opened is not None]
+
     def count_audio(self) -> None:
         """Brings the counters of audio up to date; until then live calls lag."""
         audio_bytes = frames = 0

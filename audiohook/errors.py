@@ -8,11 +8,13 @@ The tree::
     │   ├── LocalProtocolError     we were about to break the protocol (a bug)
     │   └── RemoteProtocolError    the peer broke it; carries the answer to send
     ├── AuthenticationError        a request that must not become a session
+    ├── ControlError               a live call cannot be made to do as asked
     ├── SpoolError                 the local disk did not do as asked
     ├── UploadError                the store did not do as asked
     │   ├── KeyExistsError         the key is taken by something else
     │   ├── UploadGoneError        the upload in parts is no longer there
     │   └── JobHeldError           somebody else has the job in hand
+    ├── CallIndexError             the index of recordings did not do as asked
     ├── TranscriptError            the transcription service did not do as asked
     ├── UnfinishedError            a job that a later try goes on with
     └── QueueError                 the queue of events did not do as asked
@@ -70,6 +72,18 @@ class AuthenticationError(AudioHookError):
         self.http_status = http_status
 
 
+class ControlError(AudioHookError):
+    """A live call cannot be made to do as asked.
+
+    Attributes:
+        fault: Why, a word of `audiohook.control.ControlFault`.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
 class SpoolError(AudioHookError):
     """The local disk did not do as asked.
 
@@ -125,6 +139,29 @@ class JobHeldError(UploadError):
     def __init__(self, message: str, seconds: float) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class CallIndexError(AudioHookError):
+    """The index of recordings did not do as asked.
+
+    Attributes:
+        damaged: True if its file has to be made anew.
+        costly: True if the question takes too long to be answered.
+        busy: True if another process is at it, which passes.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        damaged: bool = False,
+        costly: bool = False,
+        busy: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.damaged = damaged
+        self.costly = costly
+        self.busy = busy
 
 
 class TranscriptError(AudioHookError):

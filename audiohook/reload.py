@@ -1,4 +1,4 @@
-"""What can change while the service runs: API keys, certificate, log level.
+"""What can change while the service runs: keys, tokens, certificate, log level.
 
 Calls that are open keep what they were opened with. Everything is read and
 checked before anything changes, so that a mistake in one of the files leaves all
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from audiohook import logs
+from audiohook.api.tokens import read_tokens_file
 from audiohook.authentication import configured_keys
 from audiohook.errors import ConfigError
 from audiohook.settings import Settings
@@ -20,10 +21,11 @@ from audiohook.tls import make_tls_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.api.tokens import Token, Tokens
     from audiohook.authentication import Authenticator
 
 _RELOADED: Final = frozenset(
@@ -31,6 +33,7 @@ _RELOADED: Final = frozenset(
         "api_key",
         "client_secret",
         "api_keys_file",
+        "api_tokens_file",
         "tls_certificate",
         "tls_key",
         "log_level",
@@ -44,6 +47,7 @@ _ENVIRONMENT_PREFIX: Final = "aws_"
 class _Fresh:
     settings: Settings
     keys: Mapping[str, bytes | None]
+    tokens: Sequence[Token] | None
     tls: ssl.SSLContext | None
 
 
@@ -54,6 +58,7 @@ class Reloader:
         settings: What the service runs with.
         read: Finds the settings anew. It may block, and raise `ConfigError`.
         authenticator: Gets the keys.
+        tokens: Gets the tokens of the API.
         log: Where lines go.
 
     Raises:
@@ -66,11 +71,13 @@ class Reloader:
         read: Callable[[], Settings],
         *,
         authenticator: Authenticator,
+        tokens: Tokens,
         log: FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._read = read
         self._authenticator = authenticator
+        self._tokens = tokens
         self._log = log
         self._tls = make_tls_context(settings)
         self._lock = trio.Lock()
@@ -117,11 +124,12 @@ class Reloader:
             raise ConfigError(
                 "TLS_CERTIFICATE: TLS can be begun or ended by a restart only"
             )
-        return _Fresh(settings, keys, tls)
+        return _Fresh(settings, keys, configured_tokens(settings), tls)
 
     def _apply(self, fresh: _Fresh) -> None:
         if fresh.keys:
             self._authenticator.replace_keys(fresh.keys)
+        self._tokens.replace(fresh.tokens)
         self._tls = fresh.tls
         logs.set_level(logs.LEVELS[fresh.settings.log_level])
         self._log.info(
@@ -133,6 +141,18 @@ class Reloader:
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None
         return self._tls
+
+
+def configured_tokens(settings: Settings) -> Sequence[Token] | None:
+    """Read the tokens of the API that the settings name; None if they name none.
+
+    Blocking.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    path = settings.api_tokens_file
+    return None if path is None else read_tokens_file(path)
 
 
 def _names_keys(settings: Settings) -> bool:

@@ -19,6 +19,9 @@ from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
+from audiohook.api import calls as api_calls
+from audiohook.api.room import BASE, make_room
+from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
@@ -32,10 +35,10 @@ from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.recovery import adopt
-from audiohook.reload import Reloader
+from audiohook.reload import Reloader, configured_tokens
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.s3 import S3Store
-from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_storage
+from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_index, make_storage
 from audiohook.systemd import ADMIN_SOCKETS, SERVICE_SOCKETS, Notifier
 from audiohook.transcribing import make_transcribing
 
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
     from audiohook.recording.spool import SpoolStatistics
     from audiohook.settings import Settings
@@ -81,6 +85,7 @@ class ServiceStatistics:
         deliveries: Calls on their way to the store.
         transcriptions: Calls that wait for their transcripts; None if transcription
             is off.
+        index: What recordings are found by.
     """
 
     live: int
@@ -92,6 +97,7 @@ class ServiceStatistics:
     spool: SpoolStatistics
     deliveries: DeliveryStatistics
     transcriptions: TranscriptionStatistics | None
+    index: IndexStatistics
 
 
 class Service:
@@ -111,9 +117,10 @@ class Service:
     Attributes:
         metrics: What it counts.
         desk: Where its calls come in.
+        index: What recordings are found by.
 
     Raises:
-        ConfigError: The certificate or its key cannot be used.
+        ConfigError: The certificate, its key or the file of tokens cannot be used.
     """
 
     def __init__(
@@ -137,12 +144,15 @@ class Service:
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
         self._spool, self._store, uploader = make_storage(settings)
+        self.index = make_index(settings, self._store, log=log)
+        uploader.noted = self.index.note
         self._transcribing = make_transcribing(
             settings,
             spool=self._spool,
             store=self._store,
             metrics=self.metrics,
             log=log,
+            noted=self.index.note,
         )
         self._deliveries = make_deliveries(
             uploader, self._transcribing, metrics=self.metrics, log=log
@@ -153,10 +163,12 @@ class Service:
             new_calls_per_key=settings.new_calls_per_key,
         )
         authenticator = Authenticator(keys)
+        tokens = Tokens(configured_tokens(settings))
         self._reloader = Reloader(
             settings,
             read_settings or (lambda: settings),
             authenticator=authenticator,
+            tokens=tokens,
             log=log,
         )
         self.desk = CallDesk(
@@ -196,11 +208,27 @@ class Service:
             + _SETTLE_DEADLINE
             + _LAST_REQUESTS_DEADLINE,
         )
+        spool_folder = settings.recordings_dir / SPOOL_FOLDER
+        api = make_room(
+            api_calls.Surroundings(
+                live=self.desk.live_calls,
+                spooled=self._spool.records,
+                index=self.index,
+                store=self._store,
+                prefix=settings.s3_key_prefix,
+                spool=spool_folder,
+                base=BASE,
+                log=log,
+            ),
+            tokens,
+            log=log,
+        )
         self._admin = AdminServer(
             make_app(
                 self,
-                spool=settings.recordings_dir / SPOOL_FOLDER,
+                spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
+                rooms=[api],
                 clock=clock,
             ),
             host=settings.admin_host,
@@ -224,6 +252,7 @@ class Service:
             transcriptions=None
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
+            index=self.index.statistics(),
         )
 
     def stop(self) -> None:
@@ -267,6 +296,7 @@ class Service:
                     self._pump.run,
                     self._deliveries.run,
                     self.desk.watch,
+                    self.index.run,
                 ]
                 if self._transcribing is not None:
                     works.append(self._transcribing.jobs.run)

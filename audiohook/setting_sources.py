@@ -26,7 +26,13 @@ _LOOKS_LIKE = 0.8
 # What a credential of these names holds is the file's content, so the setting,
 # a path, is where the credential lies.
 _FILE_SETTINGS = frozenset(
-    {"API_KEYS_FILE", "ASSEMBLYAI_PARAMS_FILE", "TLS_CERTIFICATE", "TLS_KEY"}
+    {
+        "API_KEYS_FILE",
+        "API_TOKENS_FILE",
+        "ASSEMBLYAI_PARAMS_FILE",
+        "TLS_CERTIFICATE",
+        "TLS_KEY",
+    }
 )
 
 

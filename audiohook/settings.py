@@ -321,6 +321,12 @@ class Settings(BaseSettings):
         description="Address of that port; whoever can reach it can read it",
         examples=["127.0.0.1"],
     )
+    api_tokens_file: Path | None = Field(
+        None,
+        description="JSON file of the tokens of the API on that port, made by"
+        " `audiohook token`; without it there is no API",
+        examples=["/etc/audiohook/tokens.json"],
+    )
     max_calls: int | None = Field(
         None,
         ge=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from audiohook.index.keeper import INDEX_FOLDER, CallIndex
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
@@ -56,6 +57,18 @@ def make_store(settings: Settings) -> FolderStore | S3Store:
             storage_class=settings.s3_storage_class,
             tags=settings.s3_tags,
         ),
+    )
+
+
+def make_index(
+    settings: Settings, store: FolderStore | S3Store, *, log: FilteringBoundLogger
+) -> CallIndex:
+    """Makes the index of what is in the store."""
+    return CallIndex(
+        settings.recordings_dir / SPOOL_FOLDER / INDEX_FOLDER,
+        store,
+        prefix=settings.s3_key_prefix,
+        log=log,
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from audiohook.recording.spool import Spool
     from audiohook.settings import Settings
     from audiohook.storage.base import Store
+    from audiohook.storage.call_json import Noted
 
 SECONDS = 1.0
 
@@ -109,6 +110,7 @@ def make_transcribing(
     store: Store,
     metrics: Metrics,
     log: FilteringBoundLogger,
+    noted: Noted | None = None,
 ) -> Transcribing | None:
     """Makes what sees to jobs; None without a key for the service.
 
@@ -120,7 +122,7 @@ def make_transcribing(
         settings.assemblyai_base_url, settings.assemblyai_api_key.get_secret_value()
     )
     webhook = make_webhook(settings)
-    shelf, pace = TranscriptShelf(store, spool), Pace()
+    shelf, pace = TranscriptShelf(store, spool, noted=noted), Pace()
     terms = Terms(Parameters.from_settings(settings), webhook)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most_files == resource.RLIM_INFINITY:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from audiohook import __version__
+from audiohook.api.tokens import Tokens, read_tokens_file
+from tests.index.recordings import Shelf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,3 +155,39 @@ def test_demo_in_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> Non
     assert re.fullmatch(
         r"audiohook: --recordings-dir: .*, for example recordings\n", result.stderr
     )
+
+
+def test_token_is_shown_once_with_the_line_to_add(tmp_path: Path) -> None:
+    done = run(tmp_path, "token", "crm", "--scope", "read", "--scope", "control")
+    assert done.returncode == 0
+    (token,) = re.findall(r"ah_\S{43}", done.stdout)
+    (entry,) = re.findall(r'"crm": \{.*\}', done.stdout)
+    path = tmp_path / "tokens.json"
+    path.write_text("{" + entry + "}")
+    found = Tokens(read_tokens_file(path)).find(token)
+    assert found is not None
+    assert sorted(found.scopes) == ["control", "read"]
+    assert run(tmp_path, "token", "a b", "--scope", "read").returncode == 2
+    assert run(tmp_path, "token", "crm").returncode == 2
+    assert run(tmp_path, "token", "crm", "--scope", "all").returncode == 2
+
+
+def test_index_is_made_of_the_store(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "recordings")
+    for number in range(3):
+        shelf.add(number)
+    done = run(tmp_path, "index")
+    assert done.stdout == "3 recordings in the index, 0 that are gone taken out\n"
+    assert done.returncode == 0
+    broken = tmp_path / "recordings" / "calls" / "2026-x"
+    broken.mkdir()
+    (broken / "call.json").write_text("{")
+    done = run(tmp_path, "index")
+    assert done.returncode == 1
+    assert "1 have a call.json that cannot be read" in done.stdout
+
+
+def test_file_of_tokens_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
+    done = run(tmp_path, "serve", API_TOKENS_FILE="none.json", PORT="0", ADMIN_PORT="0")
+    assert done.returncode == 2
+    assert "API_TOKENS_FILE: none.json cannot be read" in done.stderr

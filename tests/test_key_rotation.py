@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from audiohook import settings
+from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator, configured_keys
 from audiohook.errors import AuthenticationError
 from audiohook.protocol.signature import sign
@@ -48,6 +49,7 @@ class Door:
             chosen,
             self.read,
             authenticator=self.authenticator,
+            tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )
 

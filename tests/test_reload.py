@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from audiohook import logs, settings
+from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator, configured_keys
 from audiohook.errors import AuthenticationError, ConfigError
 from audiohook.reload import Reloader
@@ -59,6 +60,7 @@ class Machine:
             chosen,
             lambda: self.read(),
             authenticator=self.authenticator,
+            tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )
 
@@ -167,6 +169,7 @@ async def test_key_that_was_made_up_stays(lines: list[Any], tmp_path: Path) -> N
         chosen,
         lambda: chosen,
         authenticator=authenticator,
+        tokens=Tokens(None),
         log=structlog.get_logger("audiohook"),
     )
     machine = Machine(tmp_path)
@@ -280,6 +283,7 @@ def test_start_with_a_certificate_that_cannot_be_used_is_one_line(
             chosen,
             lambda: chosen,
             authenticator=Authenticator({KEY: None}),
+            tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )
 

@@ -14,8 +14,10 @@ import typer
 from rich.console import Console
 
 from audiohook import install, logs, settings
+from audiohook.api.tokens import Scope, make_token
 from audiohook.checks import describe_permissions, run_checks
 from audiohook.cli.app import EnvFile, app, own_log, start_log
+from audiohook.storing import make_index, make_store
 from audiohook.transcribe import DEFAULT_WAIT, Order
 from audiohook.transcribe import transcribe as run_transcribe
 
@@ -77,6 +79,51 @@ def transcribe(
     order = Order(keys, again=again, wait=wait)
     console = Console(highlight=False, soft_wrap=True)
     sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=own_log())))
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Whose it is, such as crm.")],
+    *,
+    scope: Annotated[
+        list[Scope], typer.Option(help="What it is good for; may be repeated.")
+    ],
+) -> None:
+    """Make a token for the API, and show it once."""
+    made, entry = make_token(name, scope)
+    typer.echo(f"Token, shown once:\n\n    {made}\n")
+    typer.echo(f"Into the object in API_TOKENS_FILE:\n\n    {entry}\n")
+    typer.echo(
+        "Then reload the service (SIGHUP), or start it with API_TOKENS_FILE set."
+    )
+
+
+@app.command()
+def index(*, env_file: EnvFile = Path(".env")) -> None:
+    """Make the index of recordings anew, from what the store holds.
+
+    Ends with 1 if some of it cannot be read.
+    """
+    chosen = settings.load(env_file=env_file)
+    log = start_log(chosen)
+
+    async def run() -> int:
+        calls = make_index(chosen, make_store(chosen), log=log)
+        console = Console(stderr=True, highlight=False)
+        with console.status("reading the store …") as status:
+            done = await calls.build(
+                lambda seen: status.update(f"{seen:,} recordings …")
+            )
+        calls.close()
+        typer.echo(
+            f"{done.taken:,} recordings in the index,"
+            f" {done.forgotten:,} that are gone taken out"
+        )
+        if done.unreadable:
+            typer.echo(f"{done.unreadable:,} have a call.json that cannot be read")
+        return 1 if done.unreadable else 0
+
+    sys.exit(trio.run(run))
 
 
 @app.command()

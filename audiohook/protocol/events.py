@@ -92,6 +92,21 @@ class PauseEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldAnswered:
+    """The peer has dealt with our ``pause`` or ``resume``.
+
+    Attributes:
+        wanted: True if it was ``pause``.
+        paused: True if its audio is held back now, on our word or its own.
+        offset_samples: Samples per channel that had come by then.
+    """
+
+    wanted: bool
+    paused: bool
+    offset_samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerErrorReceived:
     """The peer met an error, which by itself ends nothing.
 
@@ -175,6 +190,7 @@ SessionEvent = (
     | LanguageChanged
     | PauseBegan
     | PauseEnded
+    | HoldAnswered
     | PeerErrorReceived
     | PositionDrift
     | BinaryAccepted

@@ -25,6 +25,7 @@ from audiohook.protocol.events import (
     Ended,
     GapLimited,
     GapRecorded,
+    HoldAnswered,
     LanguageChanged,
     OpenReceived,
     PauseBegan,
@@ -37,6 +38,7 @@ from audiohook.protocol.events import (
     Timer,
     Violation,
 )
+from audiohook.protocol.hold import Hold
 from audiohook.protocol.messages import (
     ClientMessage,
     Close,
@@ -51,9 +53,11 @@ from audiohook.protocol.messages import (
     Opened,
     OpenedParameters,
     OpenParameters,
+    Pause,
     Paused,
     PeerError,
     Ping,
+    Resume,
     Resumed,
     UnknownMessage,
     Update,
@@ -158,6 +162,7 @@ class Session:
         "_drift_samples",
         "_fact_count",
         "_held",
+        "_hold",
         "_is_probe",
         "_is_recorded",
         "_media",
@@ -197,6 +202,7 @@ class Session:
         self._peer_seq = 0
         self._unsent: list[str] = []
         self._held: list[Ping | Update] = []
+        self._hold = Hold(now)
         self._open: OpenParameters | None = None
         self._opened_at = now
         self._is_probe = False
@@ -238,6 +244,16 @@ class Session:
     def is_paused(self) -> bool:
         """True while the peer says that it holds its audio back."""
         return self._peer_paused
+
+    @property
+    def is_held(self) -> bool:
+        """True while the peer is to hold its audio back on our word."""
+        return self._hold.wanted
+
+    @property
+    def has_answered(self) -> bool:
+        """True if the peer has answered our last ``pause`` or ``resume``."""
+        return self._hold.is_settled
 
     # What arrives.
 
@@ -384,7 +400,13 @@ class Session:
 
     # What our caller asks for.
 
-    def accept(self, media: MediaParameter | None, *, now: float | None = None) -> None:
+    def accept(
+        self,
+        media: MediaParameter | None,
+        *,
+        now: float | None = None,
+        hold: bool = False,
+    ) -> None:
         """Answer `OpenReceived` with ``opened``.
 
         Does nothing if the peer closed, or was asked to, in the meantime.
@@ -392,6 +414,8 @@ class Session:
         Args:
             media: One of the offers; None for a session without audio.
             now: The time, in seconds; that of the last input if not given.
+            hold: Whether the peer is to hold its audio back from the start, until
+                `resume`; as after `pause`, `HoldAnswered` tells when it does.
 
         Raises:
             LocalProtocolError: There is no ``open`` to answer, or the media was not
@@ -409,13 +433,17 @@ class Session:
         self._channels = 0 if media is None else len(media.channels)
         self._is_recorded = media is not None and not self._is_probe
         wants_languages = parameters is not None and parameters.supported_languages
+        seq = self._next_seq()
+        if hold:
+            self._hold.ask(seq, self._now, wanted=True)
         self._send(
             Opened(
                 id=self._session_id,
-                seq=self._next_seq(),
+                seq=seq,
                 clientseq=self._peer_seq,
                 parameters=OpenedParameters(
                     media=() if media is None else (media,),
+                    start_paused=True if hold else None,
                     # A recorder takes any language, and an empty list says as much.
                     supported_languages=() if wants_languages else None,
                 ),
@@ -465,6 +493,30 @@ class Session:
             )
         )
         self._release_held()
+
+    def pause(self, *, now: float) -> float:
+        """Ask the peer to hold its audio back; `HoldAnswered` tells when it does.
+
+        May be asked again. Does nothing once the session is about to end.
+
+        Args:
+            now: The time, in seconds.
+
+        Returns:
+            0 if the peer is asked; otherwise the seconds to wait before that, since
+            it ends sessions whose server talks too much.
+
+        Raises:
+            LocalProtocolError: The session is not open yet.
+        """
+        return self._ask(Input.PAUSE, now)
+
+    def resume(self, *, now: float) -> float:
+        """Take `pause` back; otherwise as there.
+
+        The peer may still hold its audio back for reasons of its own.
+        """
+        return self._ask(Input.RESUME, now)
 
     def add_lost(self, offset_samples: int, length_samples: int) -> None:
         """Note audio that arrived but could not be stored.
@@ -556,7 +608,14 @@ class Session:
         if not self._step(what):
             return []
         samples = audio_bytes // self._channels if self._channels else 0
-        return self._handle(message, audio_bytes, samples)
+        events = self._handle(message, audio_bytes, samples)
+        if not self._hold.is_settled and self._hold.settle(
+            message.serverseq,
+            about_pause=isinstance(message, Paused | Resumed),
+            paused=self._peer_paused,
+        ):
+            events.append(HoldAnswered(self._hold.wanted, self._peer_paused, samples))
+        return events
 
     def _handle(
         self, message: ClientMessage, audio_bytes: int, samples: int
@@ -673,9 +732,23 @@ class Session:
 
     def _next_seq(self) -> int:
         self._seq += 1
+        self._hold.note_text(self._now)
         return self._seq
 
-    def _send(self, message: Opened | Closed | Updated | Disconnect) -> None:
+    def _ask(self, what: Input, now: float) -> float:
+        wanted = what is Input.PAUSE
+        wait = self._hold.wait(now, wanted=wanted)
+        if not self._step(what, now) or wait > 0:
+            return wait if self._state is State.OPEN else 0.0
+        seq = self._next_seq()
+        self._hold.ask(seq, now, wanted=wanted)
+        message = Pause if wanted else Resume
+        self._send(message(id=self._session_id, seq=seq, clientseq=self._peer_seq))
+        return 0.0
+
+    def _send(
+        self, message: Opened | Closed | Updated | Disconnect | Pause | Resume
+    ) -> None:
         self._unsent.append(message.to_text())
 
     def _reply(self, message: Ping | Update) -> None:

@@ -19,7 +19,9 @@
 # 7.  The peer closes the socket. We do it only when a timer has run out, which
 #     happens only where the peer is the one to act: before `open`, while the session
 #     is open, after `disconnect`, after `closed`.
-# 8.  A fault in the sequence is signalled once. The peer's number is then adopted, so
+# 8.  `pause` and `resume` are sent only while the session is open, and any number of
+#     times; the peer's answers are told from its other words by what it has taken in.
+# 9.  A fault in the sequence is signalled once. The peer's number is then adopted, so
 #     that its `close` can still be understood.
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Input(StrEnum):
     ACCEPT = "accept"
     DISCONNECT = "disconnect"
     CLOSED = "closed"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 class Verdict(Enum):
@@ -97,6 +101,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: MISUSE,
         Input.DISCONNECT: State.REJECTING,
         Input.CLOSED: MISUSE,
+        Input.PAUSE: MISUSE,
+        Input.RESUME: MISUSE,
     },
     # `open` came; our caller decides and then accepts or disconnects.
     State.OPENING: {
@@ -115,6 +121,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: State.OPEN,
         Input.DISCONNECT: State.REJECTING,
         Input.CLOSED: MISUSE,
+        Input.PAUSE: MISUSE,
+        Input.RESUME: MISUSE,
     },
     # `opened` was sent. Whether the peer holds its audio back is a flag, not a state:
     # audio may be under way either way, and nothing else depends on it.
@@ -134,6 +142,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: MISUSE,
         Input.DISCONNECT: State.DISCONNECTING,
         Input.CLOSED: MISUSE,
+        Input.PAUSE: State.OPEN,
+        Input.RESUME: State.OPEN,
     },
     # `disconnect` was sent in place of `opened`; `close` is due.
     State.REJECTING: {
@@ -152,6 +162,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: IGNORE,
         Input.DISCONNECT: IGNORE,
         Input.CLOSED: MISUSE,
+        Input.PAUSE: IGNORE,
+        Input.RESUME: IGNORE,
     },
     # `disconnect` was sent after `opened`; `close` is due.
     State.DISCONNECTING: {
@@ -170,6 +182,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: MISUSE,
         Input.DISCONNECT: IGNORE,
         Input.CLOSED: MISUSE,
+        Input.PAUSE: IGNORE,
+        Input.RESUME: IGNORE,
     },
     # `close` came; our caller makes the call durable and then says so.
     State.CLOSING: {
@@ -188,6 +202,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: IGNORE,
         Input.DISCONNECT: IGNORE,
         Input.CLOSED: State.CLOSED,
+        Input.PAUSE: IGNORE,
+        Input.RESUME: IGNORE,
     },
     # `closed` was sent; the peer closes the socket.
     State.CLOSED: {
@@ -206,6 +222,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[Input, State | Verdict]]] = {
         Input.ACCEPT: IGNORE,
         Input.DISCONNECT: IGNORE,
         Input.CLOSED: IGNORE,
+        Input.PAUSE: IGNORE,
+        Input.RESUME: IGNORE,
     },
     # The socket is gone, or is to be dropped.
     State.ENDED: dict.fromkeys(Input, IGNORE),

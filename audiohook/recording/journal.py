@@ -162,11 +162,15 @@ class GapFact:
         kind: Why.
         offset_samples: Samples of each channel that are stored before it.
         length_samples: Its length.
+        by: Who asked for it, if it was somebody on our side.
+        reason: What they said of it.
     """
 
     kind: GapKind
     offset_samples: int
     length_samples: int
+    by: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +196,25 @@ class PausedFact:
     """
 
     paused: bool
+    offset_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlFact:
+    """Somebody on our side interfered with the call.
+
+    Attributes:
+        action: ``pause``, ``resume`` or ``end``.
+        by: Who asked for it: the name of a token, not the token.
+        reason: What they said of it, or ``None``.
+        at: When they asked, in UTC with milliseconds, see `utc_text`.
+        offset_samples: Samples of each channel that had come by then.
+    """
+
+    action: str
+    by: str
+    reason: str | None
+    at: str
     offset_samples: int
 
 
@@ -311,6 +334,7 @@ Fact: TypeAlias = (
     | GapFact
     | LanguageFact
     | PausedFact
+    | ControlFact
     | ClosedFact
     | Planned
     | UploadBegun
@@ -366,6 +390,8 @@ def _read_gap(fields: Fields) -> GapFact:
         GapKind(fields.text("kind")),
         fields.count("offset_samples"),
         fields.count("length_samples"),
+        fields.optional_text("by"),
+        fields.optional_text("reason"),
     )
 
 
@@ -375,6 +401,16 @@ def _read_language(fields: Fields) -> LanguageFact:
 
 def _read_paused(fields: Fields) -> PausedFact:
     return PausedFact(fields.flag("paused"), fields.count("offset_samples"))
+
+
+def _read_control(fields: Fields) -> ControlFact:
+    return ControlFact(
+        action=fields.text("action"),
+        by=fields.text("by"),
+        reason=fields.optional_text("reason"),
+        at=fields.text("at"),
+        offset_samples=fields.count("offset_samples"),
+    )
 
 
 def _read_closed(fields: Fields) -> ClosedFact:
@@ -435,6 +471,7 @@ _READERS: Final[Mapping[str, Callable[[Fields], Fact]]] = {
     "gap": _read_gap,
     "language": _read_language,
     "paused": _read_paused,
+    "control": _read_control,
     "closed": _read_closed,
     "planned": _read_planned,
     "upload_begun": _read_upload_begun,
@@ -450,6 +487,7 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     GapFact: "gap",
     LanguageFact: "language",
     PausedFact: "paused",
+    ControlFact: "control",
     ClosedFact: "closed",
     Planned: "planned",
     UploadBegun: "upload_begun",
@@ -540,6 +578,8 @@ class CallRecord:
         gaps: Gaps in order of arrival.
         languages: Changes of language in order of arrival.
         paused: Whether the client has stopped sending.
+        controls: What somebody on our side did to the call, in order.
+        askers: Gaps that somebody on our side asked for, by their offsets.
         closed: How it ended; ``None`` while it lives or if it was cut off. The
             last such fact counts.
         planned: What to store; the last such fact counts.
@@ -551,7 +591,9 @@ class CallRecord:
     """
 
     __slots__ = (
+        "askers",
         "closed",
+        "controls",
         "delivered",
         "done",
         "gaps",
@@ -569,6 +611,8 @@ class CallRecord:
         self.gaps: list[Gap] = []
         self.languages: list[LanguageFact] = []
         self.paused = False
+        self.controls: list[ControlFact] = []
+        self.askers: dict[int, GapFact] = {}
         self.closed: ClosedFact | None = None
         self.planned: Planned | None = None
         self.uploads: dict[str, OpenUpload] = {}
@@ -595,12 +639,8 @@ class CallRecord:
         match fact:
             case Opened():
                 raise ValueError("opened twice")
-            case GapFact(kind, offset_samples, length_samples):
-                self.gaps.append(Gap(kind, offset_samples, length_samples))
-            case LanguageFact():
-                self.languages.append(fact)
-            case PausedFact(paused):
-                self.paused = paused
+            case GapFact() | LanguageFact() | PausedFact() | ControlFact():
+                self._apply_to_audio(fact)
             case ClosedFact():
                 self.closed = fact
             case Planned():
@@ -615,6 +655,21 @@ class CallRecord:
                 self._apply_to_object(fact)
             case _:
                 self._apply_to_job(fact)
+
+    def _apply_to_audio(
+        self, fact: GapFact | LanguageFact | PausedFact | ControlFact
+    ) -> None:
+        match fact:
+            case GapFact(kind, offset_samples, length_samples, by):
+                self.gaps.append(Gap(kind, offset_samples, length_samples))
+                if by is not None:
+                    self.askers[offset_samples] = fact
+            case LanguageFact():
+                self.languages.append(fact)
+            case PausedFact(paused):
+                self.paused = paused
+            case ControlFact():
+                self.controls.append(fact)
 
     def _apply_to_object(
         self, fact: UploadBegun | PartStored | UploadDropped | Stored

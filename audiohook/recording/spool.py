@@ -170,6 +170,10 @@ class Spool:
             sync_seconds=self._sync_seconds,
         )
 
+    def records(self) -> list[CallRecord]:
+        """Return what is known of each call that this process holds."""
+        return [call.record for call in self._calls.values()]
+
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

@@ -88,6 +88,8 @@ class Limits:
         message_bytes: Largest message.
         texts_per_second: Rate of text messages from the server, lasting.
         texts_burst: Number of them at once.
+        holds_per_second: Rate of ``pause``, and of ``resume``.
+        holds_burst: Number of them at once.
     """
 
     opened: float = 5 * SECONDS
@@ -98,6 +100,8 @@ class Limits:
     message_bytes: int = 64_000
     texts_per_second: float = 5
     texts_burst: float = 25
+    holds_per_second: float = 2
+    holds_burst: float = 4
 
 
 class TokenBucket:

@@ -126,6 +126,10 @@ class ClientSession:
         self._bucket = TokenBucket(
             self._limits.texts_per_second, self._limits.texts_burst
         )
+        self._hold_buckets = {
+            kind: TokenBucket(self._limits.holds_per_second, self._limits.holds_burst)
+            for kind in (Pause, Resume)
+        }
         self._began_at = now
         self._outbox: deque[str | bytes] = deque()
         self._seq = 0
@@ -453,11 +457,19 @@ class ClientSession:
             return
         del self._updates_open[0]
 
+    def _check_hold_rate(self, kind: type[Pause | Resume], now: float) -> None:
+        if not self._hold_buckets[kind].take(now):
+            rate = self._limits.holds_per_second
+            name = kind.__name__.lower()
+            self._breach(Rule.RATE, f"more than {rate:g} {name} a second", now)
+
     def _take_pause(self, now: float) -> None:
+        self._check_hold_rate(Pause, now)
         if self.state is State.OPEN:
             self._hold(now)
 
     def _take_resume(self, now: float) -> None:
+        self._check_hold_rate(Resume, now)
         if self.state is not State.OPEN:
             return
         was_paused, self._server_paused = self._server_paused, False

@@ -17,6 +17,8 @@ from audiohook.errors import UploadError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import AsyncGenerator
+
 MIB: Final = 1024 * 1024
 
 KEY_LIMIT_BYTES: Final = 1024
@@ -252,6 +254,25 @@ class VersionedStore(Store, Protocol):
         Raises:
             KeyExistsError: There is something else, or nothing.
             UploadError: The store did not do as asked; it may be there nonetheless.
+        """
+
+
+@runtime_checkable
+class ListableStore(Store, Protocol):
+    """A store of which one can ask what is there."""
+
+    def list_names(self, prefix: str, *, after: str = "") -> AsyncGenerator[list[str]]:
+        """List what lies directly below a prefix, and has something below itself.
+
+        Args:
+            prefix: With a slash at the end.
+            after: Only names that come later than this one.
+
+        Yields:
+            Names, some at a time, so that no store is too large; in any order.
+
+        Raises:
+            UploadError: The store did not do as asked.
         """
 
 

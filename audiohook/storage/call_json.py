@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
@@ -27,7 +27,7 @@ from audiohook.storage.summary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from audiohook.recording.journal import Planned
     from audiohook.recording.render import Rendering
@@ -40,13 +40,24 @@ if TYPE_CHECKING:
 _TRIES: Final = 10
 
 
-async def update(store: Store, spool: Spool, call: SpooledCall) -> None:
+Noted: TypeAlias = "Callable[[str, bytes], None]"
+"""Told where the JSON of a call is in the store, and what it says."""
+
+
+def _not_noted(_key: str, _summary: bytes) -> None:
+    """Leaves it at that."""
+
+
+async def update(
+    store: Store, spool: Spool, call: SpooledCall, *, noted: Noted = _not_noted
+) -> None:
     """Bring the JSON of a call up to date, once all of its audio is stored.
 
     Args:
         store: Where it goes.
         spool: Where the call is.
         call: Delivered.
+        noted: Told once it is there.
 
     Raises:
         UploadError: The store did not do as asked; try again later.
@@ -61,7 +72,7 @@ async def update(store: Store, spool: Spool, call: SpooledCall) -> None:
         objects = [record.stored[key] for key in keys]
     except KeyError as exc:
         raise SpoolError(f"call {call.folder.name}: {exc} is not stored") from exc
-    await write(store, spool, call, plan, list(wavs.values()), objects)
+    await write(store, spool, call, plan, list(wavs.values()), objects, noted=noted)
 
 
 async def write(
@@ -71,6 +82,8 @@ async def write(
     plan: Planned,
     wavs: Sequence[Rendering],
     objects: Sequence[Stored],
+    *,
+    noted: Noted = _not_noted,
 ) -> bool:
     """Store the JSON of a call, unless it is there as it should be.
 
@@ -84,6 +97,7 @@ async def write(
         plan: How it is stored.
         wavs: Its WAV files.
         objects: What was stored of it.
+        noted: Told once it is there, also if it was there before.
 
     Returns:
         Whether anything had to be stored.
@@ -98,6 +112,7 @@ async def write(
     key, token = summary_key(plan), record.opened.session_id
     known = record.stored.get(key)
     if known is not None and known.sha256 == hashlib.sha256(summary).hexdigest():
+        noted(key, summary)
         return False
     blob, about = BytesBlob(summary), metadata(record, wavs)
     if known is not None:
@@ -111,6 +126,7 @@ async def write(
                 raise
             stored = await store.replace(key, blob, metadata=about, token=token)
     spool.append(call, Stored(stored.key, stored.size, stored.sha256))
+    noted(key, summary)
     return True
 
 

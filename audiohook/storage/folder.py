@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import secrets
 import stat
@@ -36,11 +37,15 @@ from audiohook.storage.base import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from typing_extensions import AsyncGenerator
+
     from audiohook.storage.base import Blob
 
 T = TypeVar("T")
 
 CHUNK_BYTES: Final = MIB
+# Entries of a folder that are looked at in one go.
+_PAGE: Final = 1000
 # A temporary file this old belongs to a process that is dead; none takes a day.
 LEFTOVER_AGE: Final = 24 * 60 * 60.0
 
@@ -87,6 +92,19 @@ class FoundFile:
 
     size: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file is, without its content.
+
+    Attributes:
+        size: Bytes.
+        tag: Another one for another content.
+    """
+
+    size: int
+    tag: str
 
 
 class FolderStore:
@@ -194,6 +212,50 @@ class FolderStore:
         work = partial(_read_range, self._root, key, offset, length)
         return await self._run(key, work)
 
+    async def list_names(
+        self, prefix: str, *, after: str = ""
+    ) -> AsyncGenerator[list[str]]:
+        """List the folders below a prefix, some at a time and in no order.
+
+        Args:
+            prefix: With a slash at the end.
+            after: Only names that come later than this one.
+
+        Raises:
+            UploadError: The folder cannot be listed.
+        """
+        check_key(prefix.removesuffix("/"))
+        path = self._root / prefix
+        try:
+            entries = await trio.to_thread.run_sync(
+                os.scandir, path, limiter=self._limiter
+            )
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise UploadError(f"{path}: {exc.strerror}") from exc
+        with entries:
+            while True:
+                page = partial(_next_names, entries, after)
+                try:
+                    names, more = await trio.to_thread.run_sync(
+                        page, limiter=self._limiter
+                    )
+                except OSError as exc:
+                    raise UploadError(f"{path}: {exc.strerror}") from exc
+                if names:
+                    yield names
+                if not more:
+                    return
+
+    async def look(self, key: str) -> FileFacts | None:
+        """Return what is there to serve a file by, ``None`` if there is none.
+
+        Raises:
+            UploadError: It is no plain file, or cannot be looked at.
+        """
+        return await self._run(key, partial(_look, self._root, key))
+
     async def sweep(self) -> int:
         """Delete temporary files that dead processes left a day ago or earlier.
 
@@ -297,10 +359,39 @@ def _size(root: Path, key: str) -> int | None:
         os.close(fd)
 
 
+def _look(root: Path, key: str) -> FileFacts | None:
+    try:
+        fd = _open_plain(root / key)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    # Whatever replaces a file is a new one, under another number.
+    tag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+    return FileFacts(status.st_size, tag)
+
+
 def _read_range(root: Path, key: str, offset: int, length: int) -> bytes:
     with os.fdopen(_open_plain(root / key), "rb") as stream:
         stream.seek(offset)
         return stream.read(length)
+
+
+def _next_names(
+    entries: Iterator[os.DirEntry[str]], after: str
+) -> tuple[list[str], bool]:
+    """Take the names of the next folders; and whether there may be more."""
+    page = list(itertools.islice(entries, _PAGE))
+    names = [
+        each.name
+        for each in page
+        if each.name > after
+        and not each.name.startswith(_TEMPORARY_START)
+        and each.is_dir(follow_symlinks=False)
+    ]
+    return names, len(page) == _PAGE
 
 
 def _compare(path: Path, key: str, blob: Blob) -> StoredObject | None:

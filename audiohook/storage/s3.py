@@ -46,9 +46,16 @@ from audiohook.storage.s3_requests import Requests
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from typing_extensions import AsyncGenerator
+
     from audiohook.storage.base import Blob
     from audiohook.storage.s3_body import Body, Digest
-    from audiohook.storage.s3_client import CompletedPart, Confirmation, S3Client
+    from audiohook.storage.s3_client import (
+        CompletedPart,
+        Confirmation,
+        ObjectListing,
+        S3Client,
+    )
 
 T = TypeVar("T")
 
@@ -307,6 +314,44 @@ class S3Store:
                 return await self._call("PutObject", key, put)
             except (KeyTakenError, NotFoundError) as exc:
                 raise KeyExistsError(key) from exc
+
+    async def list_names(
+        self, prefix: str, *, after: str = ""
+    ) -> AsyncGenerator[list[str]]:
+        """List what lies directly below a prefix, a page of 1,000 at a time.
+
+        Args:
+            prefix: With a slash at the end.
+            after: Only names that come later than this one.
+
+        Raises:
+            UploadError: The store did not do as asked. A role may not be allowed
+                to list the bucket.
+        """
+        check_key(prefix.removesuffix("/"))
+        where: dict[str, str] = {"StartAfter": f"{prefix}{after}"} if after else {}
+        while True:
+
+            def fetch(client: S3Client, where: dict[str, str] = where) -> ObjectListing:
+                return client.list_objects_v2(
+                    Bucket=self._bucket,
+                    Prefix=prefix,
+                    Delimiter="/",
+                    **where,
+                    **self._common,
+                )
+
+            page = await self._call("ListObjectsV2", prefix, fetch)
+            found = [
+                each["Prefix"].removeprefix(prefix).removesuffix("/")
+                for each in page.get("CommonPrefixes", [])
+            ]
+            names = [each for each in found if each > after]
+            if names:
+                yield names
+            if not page.get("IsTruncated"):
+                return
+            where = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def head(self, key: str) -> Found | None:
         """Say what is under a key, ``None`` if nothing is.

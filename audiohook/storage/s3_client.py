@@ -133,6 +133,20 @@ class ObjectHead(TypedDict):
     Metadata: dict[str, str]
 
 
+class ListedPrefix(TypedDict):
+    """What several keys have in common."""
+
+    Prefix: str
+
+
+class ObjectListing(TypedDict):
+    """One page of keys, by what they have in common."""
+
+    CommonPrefixes: NotRequired[list[ListedPrefix]]
+    IsTruncated: NotRequired[bool]
+    NextContinuationToken: NotRequired[str]
+
+
 class ResponseBody(Protocol):
     """What a ``GetObject`` reads from."""
 
@@ -259,6 +273,11 @@ class S3Client(Protocol):
 
     def get_object(self, *, Bucket: str, Key: str, **options: str) -> FetchedObject:
         """Fetch an object."""
+
+    def list_objects_v2(
+        self, *, Bucket: str, Prefix: str, Delimiter: str, **options: str
+    ) -> ObjectListing:
+        """List keys, put together up to a delimiter."""
 
     def delete_object(self, *, Bucket: str, Key: str, **options: str) -> object:
         """Delete an object."""

@@ -6,16 +6,18 @@ import json
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from audiohook.protocol.timeline import SAMPLE_RATE_HZ
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ, GapKind
 from audiohook.recording.journal import is_uuid
 from audiohook.storage.s3_metadata import safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from audiohook.protocol.timeline import Gap
     from audiohook.recording.journal import (
         CallRecord,
         ClosedFact,
+        ControlFact,
         Opened,
         Planned,
         Stored,
@@ -105,6 +107,7 @@ def summarize(
             "paused": record.paused,
         },
         "gaps": _gaps(record),
+        "controls": _controls(record),
         "objects": [
             {"key": each.key, "bytes": each.size, "sha256": each.sha256}
             for each in objects
@@ -208,8 +211,40 @@ def _gaps(record: CallRecord) -> list[dict[str, object]]:
             "startSamples": gap.offset_samples + passed,
             "lengthSamples": gap.length_samples,
             "storedSamplesBefore": gap.offset_samples,
+            **_asker(record, gap),
         }
         for gap, passed in zip(gaps, before, strict=False)
+    ]
+
+
+def _asker(record: CallRecord, gap: Gap) -> dict[str, str | None]:
+    """Say who on our side asked for a gap, if anybody did."""
+    fact = record.askers.get(gap.offset_samples)
+    if fact is None or gap.kind is not GapKind.PAUSED:
+        return {}
+    return {"by": fact.by, "reason": fact.reason}
+
+
+def _controls(record: CallRecord) -> list[dict[str, object]]:
+    timeline = record.timeline()
+    start = timeline.start_samples
+
+    def position(control: ControlFact) -> int:
+        offset = control.offset_samples
+        if control.action == "pause" and offset:
+            # Where the audio stops, and not where it goes on.
+            return timeline.position_at(offset - 1) + 1 - start
+        return timeline.position_at(offset) - start
+
+    return [
+        {
+            "action": each.action,
+            "by": each.by,
+            "reason": each.reason,
+            "at": each.at,
+            "position": _seconds(position(each)),
+        }
+        for each in record.controls
     ]
 
 

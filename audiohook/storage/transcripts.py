@@ -97,11 +97,15 @@ class TranscriptShelf(Recordings):
     Args:
         store: Where recordings are, and transcripts go.
         spool: Where calls wait for them.
+        noted: Told of the JSON of each call whose transcripts come.
     """
 
-    def __init__(self, store: Store, spool: Spool) -> None:
+    def __init__(
+        self, store: Store, spool: Spool, *, noted: call_json.Noted | None = None
+    ) -> None:
         super().__init__(store)
         self._spool = spool
+        self._noted = noted or (lambda _key, _summary: None)
 
     async def keep(
         self,
@@ -135,7 +139,7 @@ class TranscriptShelf(Recordings):
             UploadError: The store did not do as asked; try again later.
             SpoolError: The call was given up.
         """
-        await call_json.update(self._store, self._spool, call)
+        await call_json.update(self._store, self._spool, call, noted=self._noted)
 
     async def finish(self, call: SpooledCall) -> None:
         """Remove a call from the spool for which nothing is left to do.

@@ -85,6 +85,9 @@ class Uploader:
             asks for.
         plan_transcripts: Decides on transcripts once all audio of a call is
             stored; without it there are none.
+
+    Attributes:
+        noted: Told of the JSON of each call that is stored.
     """
 
     def __init__(
@@ -103,6 +106,7 @@ class Uploader:
         self.store = store
         self.spool = spool
         self.plan_transcripts = plan_transcripts
+        self.noted: call_json.Noted = lambda _key, _summary: None
         self._prefix = prefix
         self._encoding = encoding
         self._layout = layout
@@ -302,7 +306,8 @@ class CallUpload:
         # Last, so that where it is, all the rest is.
         store, spool = self._store, self._spool
         files = list(wavs.values())
-        if await call_json.write(store, spool, call, plan, files, stored):
+        noted = self._uploader.noted
+        if await call_json.write(store, spool, call, plan, files, stored, noted=noted):
             self._confirmed()
         await self._drop_strays(objects)
 

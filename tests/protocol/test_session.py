@@ -346,25 +346,71 @@ def test_end_of_the_socket_in_a_state(state: State) -> None:
     assert peer.session.deadline == math.inf
 
 
-CALLS: dict[str, Callable[[Session], None]] = {
+CALLS: dict[str, Callable[[Session], object]] = {
     "accept": lambda session: session.accept(None),
     "disconnect": lambda session: session.disconnect(DisconnectReason.ERROR),
     "closed": lambda session: session.closed(),
+    "pause": lambda session: session.pause(now=100.0),
+    "resume": lambda session: session.resume(now=100.0),
 }
 # What is sent, or None if the call is a mistake of ours.
 SENT: dict[State, dict[str, list[str] | None]] = {
-    State.CONNECTED: {"accept": None, "disconnect": ["disconnect"], "closed": None},
+    State.CONNECTED: {
+        "accept": None,
+        "disconnect": ["disconnect"],
+        "closed": None,
+        "pause": None,
+        "resume": None,
+    },
     State.OPENING: {
         "accept": ["opened"],
         "disconnect": ["disconnect"],
         "closed": None,
+        "pause": None,
+        "resume": None,
     },
-    State.OPEN: {"accept": None, "disconnect": ["disconnect"], "closed": None},
-    State.REJECTING: {"accept": [], "disconnect": [], "closed": None},
-    State.DISCONNECTING: {"accept": None, "disconnect": [], "closed": None},
-    State.CLOSING: {"accept": [], "disconnect": [], "closed": ["closed"]},
-    State.CLOSED: {"accept": [], "disconnect": [], "closed": []},
-    State.ENDED: {"accept": [], "disconnect": [], "closed": []},
+    State.OPEN: {
+        "accept": None,
+        "disconnect": ["disconnect"],
+        "closed": None,
+        "pause": ["pause"],
+        "resume": ["resume"],
+    },
+    State.REJECTING: {
+        "accept": [],
+        "disconnect": [],
+        "closed": None,
+        "pause": [],
+        "resume": [],
+    },
+    State.DISCONNECTING: {
+        "accept": None,
+        "disconnect": [],
+        "closed": None,
+        "pause": [],
+        "resume": [],
+    },
+    State.CLOSING: {
+        "accept": [],
+        "disconnect": [],
+        "closed": ["closed"],
+        "pause": [],
+        "resume": [],
+    },
+    State.CLOSED: {
+        "accept": [],
+        "disconnect": [],
+        "closed": [],
+        "pause": [],
+        "resume": [],
+    },
+    State.ENDED: {
+        "accept": [],
+        "disconnect": [],
+        "closed": [],
+        "pause": [],
+        "resume": [],
+    },
 }
 
 
@@ -389,7 +435,13 @@ def test_table_is_complete() -> None:
 
 
 def test_table_keeps_its_rules() -> None:
-    ours = {Input.ACCEPT, Input.DISCONNECT, Input.CLOSED}
+    ours = {
+        Input.ACCEPT,
+        Input.DISCONNECT,
+        Input.CLOSED,
+        Input.PAUSE,
+        Input.RESUME,
+    }
     for state, row in TRANSITIONS.items():
         for what, step in row.items():
             assert (step is MISUSE) <= (what in ours)
@@ -1204,6 +1256,9 @@ class Watch:
         closes = [e for e in self.events if isinstance(e, CloseReceived)]
         assert types.count("closed") <= len(closes) <= 1
         assert "closed" not in types[:-1]
+        if "disconnect" in types:
+            after = types[types.index("disconnect") :]
+            assert not {"pause", "resume"} & set(after)
         self.check_replies(heard)
         self.check_events()
 

@@ -13,6 +13,7 @@ from audiohook.recording.journal import (
     CallRecord,
     ClosedFact,
     ContinuedSession,
+    ControlFact,
     Done,
     GapFact,
     LanguageFact,
@@ -81,7 +82,15 @@ opened_facts = st.builds(
     retry_attempt=st.none() | counts,
 )
 later_facts: st.SearchStrategy[Fact] = st.one_of(
-    st.builds(GapFact, st.sampled_from(GapKind), counts, counts),
+    st.builds(
+        GapFact,
+        st.sampled_from(GapKind),
+        counts,
+        counts,
+        st.none() | texts,
+        st.none() | texts,
+    ),
+    st.builds(ControlFact, texts, texts, st.none() | texts, texts, counts),
     st.builds(LanguageFact, texts, counts),
     st.builds(PausedFact, st.booleans(), counts),
     st.builds(ClosedFact, texts, counts, texts, st.booleans()),

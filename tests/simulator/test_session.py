@@ -251,12 +251,30 @@ def test_message_beyond_the_size_limit(wire: Wire) -> None:
 
 
 def test_more_messages_than_the_rate_allows(wire: Wire) -> None:
+    # An event, since nothing else may be said so often.
+    said = {"entities": [{"type": "x", "data": 1}]}
     wire.at(0.5)
     for _ in range(26):
-        wire.take("pause", clientseq=1)
+        wire.take("event", said, clientseq=1)
     assert wire.rules() == [Rule.RATE]
     wire.now = 0.75
-    wire.take("resume", clientseq=1)
+    wire.take("event", said, clientseq=1)
+    assert wire.rules() == [Rule.RATE]
+
+
+@pytest.mark.parametrize("kind", ["pause", "resume"])
+def test_more_pauses_than_the_rate_allows(wire: Wire, kind: str) -> None:
+    wire.at(0.5)
+    for _ in range(4):
+        wire.take(kind, clientseq=1)
+    assert wire.rules() == []
+    wire.take(kind, clientseq=1)
+    assert wire.rules() == [Rule.RATE]
+    # One of the other kind is not meant by that.
+    wire.take("resume" if kind == "pause" else "pause", clientseq=1)
+    assert wire.rules() == [Rule.RATE]
+    wire.now = 1.1
+    wire.take(kind, clientseq=1)
     assert wire.rules() == [Rule.RATE]
 
 

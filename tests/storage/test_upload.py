@@ -17,6 +17,7 @@ from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording.journal import (
     ContinuedSession,
+    ControlFact,
     Done,
     GapFact,
     LanguageFact,
@@ -165,7 +166,8 @@ async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
     facts: list[Fact] = [
         GapFact(GapKind.DISCARDED, 0, 800),
         LanguageFact("fr-FR", 100),
-        GapFact(GapKind.PAUSED, 100, 1),
+        ControlFact("pause", "desk", "card", "2026-11-22T14:10:50.000Z", 90),
+        GapFact(GapKind.PAUSED, 100, 1, by="desk", reason="card"),
         PausedFact(paused=True, offset_samples=512),
     ]
     store = await store_call(tmp_path, opened, AUDIO, *facts)
@@ -199,6 +201,15 @@ async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
         "audioDuration": 512 / 8000,
         "audioBytes": 1024,
         "ended": {"reason": "end", "complete": True, "paused": True},
+        "controls": [
+            {
+                "action": "pause",
+                "by": "desk",
+                "reason": "card",
+                "at": "2026-11-22T14:10:50.000Z",
+                "position": 890 / 8000,
+            }
+        ],
         "gaps": [
             {
                 "kind": "discarded",
@@ -215,6 +226,8 @@ async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
                 "startSamples": 900,
                 "lengthSamples": 1,
                 "storedSamplesBefore": 100,
+                "by": "desk",
+                "reason": "card",
             },
         ],
         "objects": [

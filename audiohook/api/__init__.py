@@ -1,0 +1,1 @@
+"""A face for other systems: find calls, fetch their files, and control live ones."""

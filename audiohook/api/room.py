@@ -1,0 +1,218 @@
+"""The API as a room of the admin port: its operations, put together."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Final
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
+from audiohook.api.calls import Calls
+from audiohook.api.models import (
+    FILE_PATTERN,
+    NAME_PATTERN,
+    UUID_PATTERN,
+    Controlled,
+    ControlRequest,
+    Conversation,
+    FindQuery,
+    LivePage,
+    LiveQuery,
+    RecordingPage,
+)
+from audiohook.api.openapi import document
+from audiohook.api.operations import Gate, Operation
+from audiohook.api.problems import Code, ProblemError
+from audiohook.api.tokens import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as AsgiScope
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.api.calls import Surroundings
+    from audiohook.api.operations import Ask
+    from audiohook.api.tokens import Tokens
+
+BASE: Final = "/api/v1"
+"""Where the API is on the admin port."""
+
+_CONTROL: Final = (
+    Code.NOT_FOUND,
+    Code.PROBE,
+    Code.NOT_OPEN,
+    Code.NOT_RECORDED,
+    Code.OVER,
+    Code.ELSEWHERE,
+    Code.NO_ANSWER,
+    Code.TOO_OFTEN,
+    Code.TOO_COSTLY,
+    Code.INDEX,
+)
+
+
+def make_room(
+    surroundings: Surroundings, tokens: Tokens, *, log: FilteringBoundLogger
+) -> Mount:
+    """Makes what is mounted on the admin port.
+
+    Args:
+        surroundings: What it knows of the service.
+        tokens: Who may ask.
+        log: For what should not happen.
+    """
+    gate = Gate(tokens, log=log)
+    operations = operations_of(Calls(surroundings))
+    methods: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
+    for each in operations:
+        methods.setdefault(each.path, {})[each.method] = gate.endpoint(each)
+    routes = [
+        Route(path, _Methods(endpoints), methods=None)
+        for path, endpoints in methods.items()
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    app.router.redirect_slashes = False
+    return _Room(BASE, app=app)
+
+
+class _Room(Mount):
+    """Takes all that begins with its path, also with the end of a line in it.
+
+    Otherwise such a request would be answered by the port, in another form.
+    """
+
+    def __init__(self, path: str, app: Starlette) -> None:
+        super().__init__(path, app=app)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
+
+
+class _Methods:
+    """Takes a request to the operation of its method. An ASGI application."""
+
+    def __init__(
+        self, endpoints: dict[str, Callable[[Request], Awaitable[Response]]]
+    ) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
+        """Answers a request."""
+        request = Request(scope, receive)
+        endpoint = self._endpoints.get(request.method)
+        if endpoint is None:
+            allowed = ", ".join(sorted(self._endpoints))
+            problem = ProblemError(Code.METHOD, headers={"allow": allowed})
+            response = problem.response()
+        else:
+            response = await endpoint(request)
+        await response(scope, receive, send)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = Code.NOT_FOUND if error.status_code == 404 else Code.INVALID
+    return ProblemError(code).response()
+
+
+def operations_of(calls: Calls) -> Sequence[Operation]:
+    """Lists all that the API can do."""
+    conversation = {"conversation": UUID_PATTERN}
+    file = {"name": NAME_PATTERN, "file": FILE_PATTERN}
+    found = (Code.TOO_COSTLY, Code.INDEX)
+    operations = [
+        Operation(
+            "findCalls",
+            "GET",
+            "/calls",
+            "Find recorded calls, the newest first",
+            "calls",
+            calls.find,
+            scope=Scope.READ,
+            query=FindQuery,
+            answer=RecordingPage,
+            problems=found,
+        ),
+        Operation(
+            "listLive",
+            "GET",
+            "/live",
+            "List the live calls of this instance",
+            "calls",
+            calls.live,
+            scope=Scope.READ,
+            query=LiveQuery,
+            answer=LivePage,
+        ),
+        Operation(
+            "showCall",
+            "GET",
+            "/calls/{conversation}",
+            "Show a conversation: its sessions, their states and files",
+            "calls",
+            calls.show,
+            scope=Scope.READ,
+            parameters=conversation,
+            answer=Conversation,
+            problems=(Code.NOT_FOUND, Code.STORE, *found),
+        ),
+        *(
+            Operation(
+                f"{action}Call",
+                "POST",
+                f"/calls/{{conversation}}/{action}",
+                summary,
+                "control",
+                getattr(calls, action),
+                scope=Scope.CONTROL,
+                parameters=conversation,
+                body=ControlRequest,
+                answer=Controlled,
+                problems=_CONTROL,
+            )
+            for action, summary in (
+                ("pause", "Pause the recording of a live call"),
+                ("resume", "Resume the recording of a live call"),
+                ("end", "End the session of a live call, not the call itself"),
+            )
+        ),
+        *(
+            Operation(
+                name,
+                method,
+                "/recordings/{name}/{file}",
+                summary,
+                "files",
+                calls.file,
+                scope=Scope.READ,
+                parameters=file,
+                is_file=True,
+                problems=(Code.NOT_FOUND, Code.RANGE, Code.STORE),
+            )
+            for name, method, summary in (
+                ("fetchFile", "GET", "Fetch a file of a recording, or a part of it"),
+                ("lookAtFile", "HEAD", "Ask what a file of a recording is"),
+            )
+        ),
+    ]
+
+    async def show_document(_ask: Ask) -> Response:
+        return Response(text, media_type="application/json")
+
+    operations.append(
+        Operation(
+            "showDocument",
+            "GET",
+            "/openapi.json",
+            "Show this document",
+            "document",
+            show_document,
+        )
+    )
+    text = json.dumps(document(operations, BASE), indent=2) + "\n"
+    return operations

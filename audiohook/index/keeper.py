@@ -1,0 +1,286 @@
+"""The index as the service has it: off the event loop, and never in a call's way."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from audiohook.errors import CallIndexError, UploadError
+from audiohook.index.database import Database
+from audiohook.index.rebuild import Pass, catch_up, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.index.search import Found, Query
+    from audiohook.storage.base import Store
+
+T = TypeVar("T")
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+INDEX_FOLDER: Final = ".index"
+"""Name of the index's folder, in that of the spool."""
+
+# What waits to be taken in. What is beyond is found by the next pass.
+_MOST_WAITING: Final = 5000
+_MOST_WAITING_BYTES: Final = 16 * MIB
+_BATCH: Final = 100
+_PAUSE: Final = 30 * SECONDS
+# When a pass that failed is made again.
+_PASS_INTERVAL: Final = 10 * MINUTES
+# Questions at a time; each has a connection of its own.
+_READERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStatistics:
+    """How the index does.
+
+    Attributes:
+        waiting: Recordings that wait to be taken in.
+        failures: Times that its file could not be written.
+        building: Whether the store is being gone through.
+    """
+
+    waiting: int
+    failures: int
+    building: bool
+
+
+class CallIndex:
+    """Finds recordings in the store.
+
+    Whatever happens to it, calls are recorded and stored; what it missed it makes
+    up for from the store.
+
+    Args:
+        folder: Where its file is; made if it is not there.
+        store: Where recordings are.
+        prefix: What their keys begin with.
+        log: For what an operator must see.
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, *, prefix: str, log: FilteringBoundLogger
+    ) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._log = log
+        self._writer = Database(folder)
+        self._writing = trio.CapacityLimiter(1)
+        self._readers = [Database(folder) for _ in range(_READERS)]
+        self._reading = trio.CapacityLimiter(_READERS)
+        self._waiting: OrderedDict[str, bytes | None] = OrderedDict()
+        self._waiting_bytes = 0
+        self._news = trio.Event()
+        self._missed = trio.Event()
+        self._failures = 0
+        self._building = False
+        self._told: set[str] = set()
+
+    def note(self, key: str, summary: bytes) -> None:
+        """Takes a recording in soon, as it is in the store now.
+
+        Args:
+            key: Where its ``call.json`` is.
+            summary: Its content.
+        """
+        known = self._waiting.pop(key, None)
+        self._waiting_bytes -= len(known or b"")
+        if len(self._waiting) >= _MOST_WAITING:
+            self._missed.set()
+            return
+        # Otherwise it is read from the store again.
+        fits = self._waiting_bytes + len(summary) <= _MOST_WAITING_BYTES
+        self._waiting[key] = summary if fits else None
+        self._waiting_bytes += len(summary) if fits else 0
+        self._news.set()
+
+    async def search(self, query: Query, limit: int) -> list[Found]:
+        """Finds recordings, the newest first.
+
+        Raises:
+            CallIndexError: It takes too long, or the file cannot be read.
+        """
+        return await self._read(lambda database: database.search(query, limit))
+
+    async def by_key(self, key: str) -> Found | None:
+        """Returns the recording that is stored there; None if there is none.
+
+        Raises:
+            CallIndexError: The file cannot be read.
+        """
+        return await self._read(lambda database: database.by_key(key))
+
+    async def erase(self, conversation: str) -> int:
+        """Forgets a conversation to the last byte.
+
+        Returns:
+            How many recordings it had.
+
+        Raises:
+            CallIndexError: It could not be done; ask again.
+        """
+        return await self._write(lambda database: database.erase(conversation))
+
+    async def build(self, progress: Callable[[int], None] = lambda _: None) -> Pass:
+        """Goes through the whole store, and makes the index say what is there.
+
+        Args:
+            progress: Told how many recordings there were so far.
+
+        Returns:
+            What was found.
+
+        Raises:
+            CallIndexError: Its file cannot be written.
+            UploadError: The store cannot be listed.
+        """
+        return await catch_up(
+            self._write, self._store, self._prefix, whole=True, progress=progress
+        )
+
+    def statistics(self) -> IndexStatistics:
+        """Returns how the index does."""
+        return IndexStatistics(len(self._waiting), self._failures, self._building)
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Keeps the index until cancelled.
+
+        *Cancellation:* What is not taken in is found by the next pass.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed)
+                nursery.start_soon(self._make_passes)
+                task_status.started()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Closes the file; to be called when nobody uses it any more."""
+        for database in (self._writer, *self._readers):
+            database.close()
+
+    # What is stored while we run
+
+    async def _feed(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            while self._waiting:
+                batch = [
+                    self._waiting.popitem(last=False)
+                    for _ in range(min(_BATCH, len(self._waiting)))
+                ]
+                self._waiting_bytes = sum(
+                    len(each or b"") for each in self._waiting.values()
+                )
+                try:
+                    await self._take_in(batch)
+                except (CallIndexError, UploadError) as error:
+                    self._complain("feed", error)
+                    self._missed.set()
+                    await trio.sleep(_PAUSE)
+                except Exception:  # noqa: BLE001 - the edge: it must not cost a call
+                    self._log.exception("index_failed")
+                    self._missed.set()
+                    await trio.sleep(_PAUSE)
+                else:
+                    self._told.discard("feed")
+
+    async def _take_in(self, batch: list[tuple[str, bytes | None]]) -> None:
+        loaded = [await load(self._store, key, data) for key, data in batch]
+        entries = [each for each in loaded if each is not None]
+        await self._write(lambda database: database.put(entries))
+
+    # What was stored while nobody took note
+
+    async def _make_passes(self) -> None:
+        while True:
+            self._missed = trio.Event()
+            pause = _PAUSE
+            try:
+                await self._make_pass()
+            except (CallIndexError, UploadError) as error:
+                self._complain("pass", error)
+                # A role may be for writing only; that does not pass by itself.
+                lasting = isinstance(error, UploadError) and not error.retryable
+                pause = _PAUSE if lasting else _PASS_INTERVAL
+            except Exception:  # noqa: BLE001 - the edge: it must not cost a call
+                self._log.exception("index_failed")
+                pause = _PASS_INTERVAL
+            finally:
+                self._building = False
+            if pause < _PASS_INTERVAL:
+                await self._missed.wait()
+            await trio.sleep(pause)
+
+    async def _make_pass(self) -> None:
+        self._building = True
+        done = await catch_up(self._write, self._store, self._prefix, whole=False)
+        self._told.discard("pass")
+        if done.taken or done.forgotten:
+            self._log.info(
+                "index_caught_up",
+                taken=done.taken,
+                forgotten=done.forgotten,
+                unreadable=done.unreadable,
+            )
+
+    def _complain(self, work: str, error: CallIndexError | UploadError) -> None:
+        self._failures += 1
+        if work not in self._told:
+            self._told.add(work)
+            self._log.warning(
+                "index_behind",
+                error=str(error),
+                mend="recordings are stored; run `audiohook index` once this is mended",
+            )
+
+    # Threads
+
+    async def _read(self, work: Callable[[Database], T]) -> T:
+        async with self._reading:
+            database = self._readers.pop()
+            try:
+                return await self._run(database, work)
+            finally:
+                self._readers.append(database)
+
+    async def _write(self, work: Callable[[Database], T]) -> T:
+        async with self._writing:
+            return await self._run(self._writer, work)
+
+    async def _run(self, database: Database, work: Callable[[Database], T]) -> T:
+        # Nobody waits for these: the limiters above let no more in.
+        threads = trio.CapacityLimiter(1)
+        try:
+            return await trio.to_thread.run_sync(
+                partial(work, database), limiter=threads
+            )
+        except CallIndexError as error:
+            if not error.damaged:
+                raise
+            self._log.error(
+                "index_damaged", mend="it is set aside, and made anew from the store"
+            )
+            await trio.to_thread.run_sync(database.set_aside, limiter=threads)
+            self._missed.set()
+            # An empty one cannot be damaged; if it is, that is the disk's fault.
+            return await trio.to_thread.run_sync(
+                partial(work, database), limiter=threads
+            )
