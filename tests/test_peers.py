@@ -10,12 +10,12 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from bench.compare import summarise, table
+from bench.measure_server import free_port, start_server, stop_server
 
 from audiohook.simulator.load.framing import Opcode, masked_frame
 from audiohook.simulator.load.shelf import open_shelf, recordings
 from audiohook.simulator.load.verify import verify
-from bench.compare import summarise, table
-from bench.measure_server import free_port, start_server, stop_server
 from bench.peers import SERVERS, build
 from tests.simulator.load.runs import Run
 
