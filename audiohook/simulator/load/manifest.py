@@ -106,7 +106,9 @@ class SentCall:
                 ),
                 ending=str(value["ending"]),
                 faults=tuple(map(str, value["faults"])),
-                closed_at=None if value["closedAt"] is None else float(value["closedAt"]),
+                closed_at=None
+                if value["closedAt"] is None
+                else float(value["closedAt"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("no call of a manifest") from error
