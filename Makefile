@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*/*.pyx)
 
-.PHONY: run test test-slow demo build dev fuzz bench bench-smoke lint types wheel clean help
+.PHONY: run test test-slow demo build dev fuzz bench bench-quick lint types wheel clean help
 
 help:
 	@echo "make run        set up, and start the service"
@@ -15,7 +15,8 @@ help:
 	@echo "make build      set up only: .venv/bin/audiohook is there afterwards"
 	@echo "make test-slow  the tests with real processes and real disks"
 	@echo "make fuzz       20,000 examples of each differential test"
-	@echo "make bench      the benchmarks of single functions"
+	@echo "make bench      all benchmarks, beside others' servers; a quarter of an hour"
+	@echo "make bench-quick  some of each, in two minutes"
 	@echo "make lint types wheel clean"
 
 run: build
@@ -35,11 +36,10 @@ fuzz: dev
 	    -k "wsproto_alone or slow_way"
 
 bench: dev
-	$(BIN)/python -m pytest bench --benchmark-only -q
+	$(BIN)/python -m bench
 
-bench-smoke: dev
-	$(BIN)/python -m pytest bench --benchmark-only -q --benchmark-max-time=0.05 \
-	    --benchmark-min-rounds=1
+bench-quick: dev
+	$(BIN)/python -m bench --quick
 
 lint: dev
 	$(BIN)/ruff check .

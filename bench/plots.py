@@ -32,7 +32,7 @@ _FONT: Final = (
     ' sans-serif"'
 )
 # About as wide as a letter is, as a part of the font's size.
-_LETTER: Final = 0.55
+_LETTER: Final = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Axis:
     floor: float | None = None
 
     def write(self, value: float) -> str:
-        return self.form(value) if self.form else f"{value:,g}"
+        return self.form(value) if self.form else f"{value:,.10g}"
 
 
 # Pieces.

@@ -385,7 +385,8 @@ def show(folder: Path, console: Console | None = None) -> None:
     for chapter in CHAPTERS:
         if chapter.kind in run.kinds:
             for table in chapter.tables(run):
-                out.print(table.to_rich())
+                if table.rows:
+                    out.print(table.to_rich())
     for kind in run.kinds:
         for line in _left_out(run, kind):
             out.print(f"{kind}: {line}", markup=False, soft_wrap=True)
@@ -430,7 +431,7 @@ def to_markdown(run: Run) -> str:
             for chart in CHARTS
             if chart.kind == chapter.kind and chart.draw(run)
         ]
-        parts += [table.to_markdown() for table in chapter.tables(run)]
+        parts += [table.to_markdown() for table in chapter.tables(run) if table.rows]
         left_out = _left_out(run, chapter.kind)
         if left_out:
             parts.append("\n".join(f"- {line}" for line in left_out))
