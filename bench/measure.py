@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 
-START_LIMIT = 20 * SECONDS
+START_LIMIT = 60 * SECONDS
 STOP_LIMIT = 30 * SECONDS
 # Once all calls are open this long is left out: their opening is over then.
 SETTLE = 2 * SECONDS
 # By this much the calls are longer than what is measured of them.
-MARGIN = 2 * SECONDS
+MARGIN = 3 * SECONDS
 # For what a load does beside its calls: starting, closing, comparing.
 _BESIDE = 90 * SECONDS
 _STORE_LIMIT = 60 * SECONDS

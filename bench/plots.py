@@ -25,7 +25,10 @@ _GRID: Final = "#e8ebef"
 OURS: Final = "#0b7a75"
 OTHER: Final = "#b3bcc7"
 # For lines that are not ours, told apart also in print.
-PALETTE: Final = ("#c2410c", "#6d5bd0", "#2f6fb7", "#a16207", "#be3a7a", "#64748b")
+PALETTE: Final = (
+    *("#c2410c", "#6d5bd0", "#2f6fb7", "#a16207", "#be3a7a"),
+    *("#64748b", "#4d7c0f", "#0891b2", "#7f1d1d"),
+)
 
 _FONT: Final = (
     "font-family=\"system-ui, -apple-system, 'Segoe UI', Roboto, Helvetica, Arial,"
