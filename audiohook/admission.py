@@ -16,7 +16,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from audiohook.settings import Rate
+    from audiohook.setting_values import Rate
 
 
 class TurnedAway(StrEnum):

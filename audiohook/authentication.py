@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from audiohook.errors import AuthenticationError, ConfigError
 from audiohook.protocol.messages import canonical_uuid
 from audiohook.protocol.signature import NonceCache, Refusal, fold, verify
-from audiohook.settings import API_KEY_PATTERN, decode_secret
+from audiohook.setting_values import API_KEY_PATTERN, decode_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,6 +7,7 @@ recording afterwards is not its business: it hands the sealed call on.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -60,9 +61,10 @@ if TYPE_CHECKING:
     from audiohook.ingest.stream import DivertedStream
     from audiohook.logs import Limiter
     from audiohook.metrics import Metrics
+    from audiohook.protocol.events import SessionEvent
     from audiohook.protocol.messages import OpenParameters
-    from audiohook.protocol.session import SessionEvent
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
 
 SECONDS = 1.0
 KIB = 1024
@@ -79,6 +81,9 @@ _CREATE_DEADLINE = 3.5 * SECONDS
 # ``closed`` is due 10 s after ``close``; a disk that refuses gets this much of it.
 _FLUSH_DEADLINE = 4 * SECONDS
 _FLUSH_PAUSE = 0.5 * SECONDS
+_CLOSE_PATIENCE = 8 * SECONDS
+# By then a peer whose ``close`` could not be answered has gone by itself.
+_PEER_PATIENCE = 12 * SECONDS
 # What a call may take to be sealed when nobody waits for it any more.
 _SEAL_DEADLINE = 30 * SECONDS
 _GOODBYE_DEADLINE = 2 * SECONDS
@@ -168,6 +173,12 @@ class Call:
         )
         self._spooled: SpooledCall | None = None
         self._sealed = False
+        # All the audio there is, and whether what never got to its file has been
+        # written down.
+        self._end_bytes: int | None = None
+        self._end_told = False
+        # When to stop waiting for a peer that does not get an answer.
+        self._give_up_at = math.inf
         self._wish: _Wish | None = None
         # Texts that could not be sent at once from the pump's task.
         self._owed: list[str] = []
@@ -207,7 +218,7 @@ class Call:
 
     def check_deadline(self, now: float) -> None:
         """Wakes the call's task if its session has waited long enough."""
-        if now >= self._session.deadline:
+        if now >= min(self._session.deadline, self._give_up_at):
             self._waiting.cancel()
 
     async def run(self) -> None:
@@ -234,7 +245,7 @@ class Call:
             ):
                 await trio.aclose_forcefully(self._stream)
                 await self._seal_rest()
-            self._around.pump.release(self._lane)
+            self._let_go()
             self._sum_up()
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
@@ -283,11 +294,18 @@ class Call:
                 wish, self._wish = self._wish, None
                 session.disconnect(wish.reason, wish.info, now=now)
                 return []
+            if now >= self._give_up_at:
+                await trio.aclose_forcefully(self._stream)
+                return []
             return session.handle_timeout(now=now, audio_bytes=lane.audio_bytes)
         if isinstance(message, str):
             self._notes_drops()
             return session.receive_text(message, now=now, audio_bytes=lane.pop_mark())
-        events = session.receive_binary(len(message), now=now)
+        # Once audio is taken out of the stream, what comes this way is no audio, or
+        # was under way before, or stands behind a fault in the framing.
+        events = session.receive_binary(
+            len(message), now=now, is_early=not lane.hands_off
+        )
         if any(isinstance(event, BinaryAccepted) for event in events):
             lane.append(message)
         return events
@@ -482,37 +500,63 @@ class Call:
             self._session.closed(now=trio.current_time())
             return
         # Past this point the peer may drop the socket; the call must not care.
-        with trio.CancelScope(
-            deadline=trio.current_time() + self.seal_deadline, shield=True
-        ):
-            await self._seal(event.audio_bytes, event.reason or "closed", complete=True)
+        reason = event.reason or "closed"
+        with trio.CancelScope(deadline=began + self.seal_deadline, shield=True):
+            self._end_bytes = event.audio_bytes
+            while not await self._seal(reason, complete=True):
+                # A disk may be well again before the peer gives up.
+                late = trio.current_time() >= began + _CLOSE_PATIENCE
+                if late or self._spooled.is_doubtful:
+                    break
+                await trio.sleep(_FLUSH_PAUSE)
         if self._sealed:
             self._session.closed(now=trio.current_time())
             self._around.metrics.closing.observe(trio.current_time() - began)
+        else:
+            self._notes.outcome = "not_sealed"
+            self._give_up_at = began + _PEER_PATIENCE
 
     async def _seal_rest(self) -> None:
         """Seals a call that did not come to ``close``."""
         if self._spooled is None or self._sealed:
             return
         self._lane.ignore()
-        await self._seal(self._lane.audio_bytes, self._notes.outcome, complete=False)
-        if not self._sealed:
-            # What is on disk is found by whoever looks for leftovers next.
-            await self._around.pump.stop_writing(self._lane)
-            self._spooled.release()
+        await self._seal(self._notes.outcome, complete=False)
 
-    async def _seal(self, audio_bytes: int, reason: str, *, complete: bool) -> None:
-        """Brings the audio and the last facts to the disk, as far as it lets us."""
+    def _let_go(self) -> None:
+        """Gives up the lane, and a recording that could not be sealed.
+
+        What is on disk of that is found by whoever looks for leftovers next.
+        """
+        if self._spooled is None or self._sealed:
+            self._around.pump.release(self._lane)
+        else:
+            # A disk that hangs may still be writing to its file.
+            self._around.pump.release(self._lane, unused=self._spooled.release)
+
+    async def _seal(self, reason: str, *, complete: bool) -> bool:
+        """Brings the audio and the last facts to the disk, as far as it lets us.
+
+        Returns:
+            Whether all of it is there; otherwise it may be tried again.
+        """
         assert self._spooled is not None
-        await self._flush()
-        # From here on the file may be closed, and its number given to another.
-        await self._around.pump.stop_writing(self._lane)
-        self._notes_drops()
-        stored = min(audio_bytes, self._lane.written_bytes)
-        if stored < audio_bytes:
+        if self._end_bytes is None:
+            self._end_bytes = self._lane.audio_bytes
+        audio_bytes = self._end_bytes
+        if not self._end_told:
+            await self._flush()
+            # From here on the file may be closed, and its number given to another.
+            await self._around.pump.stop_writing(self._lane)
+            self._notes_drops()
+        stored = self._spooled.record.whole_frames(
+            min(audio_bytes, self._lane.written_bytes)
+        )
+        if stored < audio_bytes and not self._end_told:
             # What is missing before the last gap shows from that gap's place.
             begin = max(stored, self._last_gap_bytes())
             self._lose(begin, audio_bytes - begin)
+        self._end_told = True
         fact = ClosedFact(
             reason=reason,
             stored_bytes=stored,
@@ -523,9 +567,10 @@ class Call:
             await self._around.spool.seal(self._spooled, fact)
         except SpoolError as error:
             self._noise(logging.ERROR, "cannot_seal", error=str(error))
-            return
+            return False
         self._sealed = True
         self._around.sealed(self._spooled)
+        return True
 
     async def _flush(self) -> None:
         """Waits until the audio is in its file, or the disk has had its chance."""

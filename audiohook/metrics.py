@@ -65,6 +65,7 @@ OUTCOMES: Final = (
     "lost",
     "no_upgrade",
     "not_closed_by_peer",
+    "not_sealed",
     "probe",
     "refused",
     "timeout_closing",

@@ -23,41 +23,46 @@ an example. No line ever holds the value that was given.
 
 from __future__ import annotations
 
-import base64
-import difflib
-import ipaddress
 import json
-import math
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
-from urllib.parse import parse_qsl, urlsplit
 
-from dotenv.parser import parse_stream
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    JsonValue,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
-    SecretsSettingsSource,
     SettingsConfigDict,
 )
 
 from audiohook.errors import ConfigError
+from audiohook.setting_sources import Credentials, name_of, read_env_file
+from audiohook.setting_values import (
+    ApiKey,
+    BaseUrl,
+    Bucket,
+    ClientSecret,
+    Host,
+    JobParams,
+    JobParamsFile,
+    KeyId,
+    KeyPrefix,
+    Language,
+    LogLevel,
+    NewCalls,
+    Port,
+    Region,
+    SecretUrl,
+    Silence,
+    StorageClass,
+    Tags,
+    Token,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
-    from dotenv.parser import Original
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
 
@@ -65,61 +70,8 @@ SECONDS = 1.0
 MINUTES = 60 * SECONDS
 HOURS = 60 * MINUTES
 
-API_KEY_PATTERN = r"^[a-zA-Z0-9+/_-]+={0,2}$"
-"""What Genesys accepts as an API key."""
-
 AWS_OTHER = "AWS_*"
 """Name under which further ``AWS_…`` names of ``.env`` are gathered."""
-
-_SECRET_PATTERN = re.compile(
-    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{3}=?|[A-Za-z0-9+/]{2}(?:==)?)?"
-)
-_BUCKET_PATTERN = re.compile(r"[A-Za-z0-9._-]{3,255}|arn:[!-~]+")
-_REGION_PATTERN = re.compile(r"[A-Za-z0-9-]{1,63}")
-_HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-# What Amazon calls safe in keys; a part with a dot in front would be hidden.
-_KEY_PART_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
-_MAX_PREFIX_BYTES = 512
-# Source: Amazon S3 User Guide, "Categorizing your objects using tags".
-_MAX_TAGS = 10
-# 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but not HOSTNAME for HOST.
-_LOOKS_LIKE = 0.8
-# What a credential of these names holds is the file's content, so the setting,
-# a path, is where the credential lies.
-_FILE_SETTINGS = frozenset(
-    {"API_KEYS_FILE", "ASSEMBLYAI_PARAMS_FILE", "TLS_CERTIFICATE", "TLS_KEY"}
-)
-JOB_OWN_PARAMS = (
-    "audio_url",
-    "webhook_url",
-    "webhook_auth_header_name",
-    "webhook_auth_header_value",
-)
-"""Parameters that every transcription job gets by itself; nobody sets them."""
-
-_MAX_PARAMS_BYTES = 1024 * 1024
-_LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
-# Peaks of a 16-bit sample lie between these.
-_LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
-
-
-# Sessions that may be opened at once after a quiet time, in seconds of the rate.
-_BURST_SECONDS = 10
-
-
-class Rate(NamedTuple):
-    """How often something may happen.
-
-    Attributes:
-        per_second: How often in the long run.
-        burst: How often at once, after a quiet time.
-    """
-
-    per_second: float
-    burst: int
-
-    def __str__(self) -> str:
-        return f"{self.per_second:g}:{self.burst}"
 
 
 class Description(NamedTuple):
@@ -136,253 +88,9 @@ class Description(NamedTuple):
     meaning: str
 
 
-def decode_secret(text: str) -> bytes:
-    """Decode a client secret.
-
-    Args:
-        text: Base64 with the alphabet ``+/``; padding may be missing.
-
-    Returns:
-        The bytes that key the HMAC; none for empty text.
-
-    Raises:
-        ValueError: If the text is not base64; the error does not hold it.
-
-    Source: Genesys Cloud developer centre, AudioHook, "Security".
-    """
-    if not _SECRET_PATTERN.fullmatch(text):
-        raise ValueError("is not base64")
-    unpadded = text.rstrip("=")
-    return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4))
-
-
-def _api_key(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(API_KEY_PATTERN, value.get_secret_value()):
-        raise ValueError(
-            "may hold letters, digits and + / _ - only, with up to two = at the end"
-        )
-    return value
-
-
-def _client_secret(value: SecretStr) -> SecretStr:
-    decode_secret(value.get_secret_value())
-    return value
-
-
-def _host(value: str) -> str:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        if not _HOST_NAME_PATTERN.fullmatch(value):
-            raise ValueError(
-                "is neither an IP address nor a host name (no scheme, no port)"
-            ) from None
-    return value
-
-
-def _bucket(value: str) -> str:
-    if not _BUCKET_PATTERN.fullmatch(value):
-        raise ValueError(
-            "is not a bucket's name (no s3://, no folders; those go in S3_KEY_PREFIX)"
-        )
-    return value
-
-
-def _region(value: str) -> str:
-    if not _REGION_PATTERN.fullmatch(value):
-        raise ValueError("is not a region's name")
-    return value
-
-
-def _key_prefix(value: str) -> str:
-    prefix = value.removesuffix("/")
-    if prefix.startswith("/") or not prefix:
-        raise ValueError("must be relative and not empty")
-    if not all(_KEY_PART_PATTERN.fullmatch(part) for part in prefix.split("/")):
-        raise ValueError(
-            "may hold letters, digits and ! _ . * ' ( ) - only between slashes, and"
-            " no part may be empty or begin with a dot"
-        )
-    if len(prefix.encode("utf-8")) > _MAX_PREFIX_BYTES:
-        raise ValueError(f"must not be longer than {_MAX_PREFIX_BYTES} bytes")
-    return prefix + "/"
-
-
-def _url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # a port or an IPv6 address that is none
-        valid = False
-    if not valid or not re.fullmatch(r"[!-~]+", value):
-        raise ValueError("is not an http:// or https:// address")
-    return value
-
-
-def _base_url(value: str) -> str:
-    parts = urlsplit(_url(value))
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must have no user name, no query and no fragment")
-    return value.rstrip("/")
-
-
-def _key_id(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9:/_-]{1,2048}", value):
-        raise ValueError("is neither the id nor the ARN nor the alias of a key")
-    return value
-
-
-def _storage_class(value: str) -> str:
-    if not re.fullmatch(r"[A-Z0-9_]{1,64}", value):
-        raise ValueError("is not a storage class, which is in capitals")
-    return value
-
-
-def _tags(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        tags = parse_qsl(value, keep_blank_values=True, strict_parsing=True)
-    except ValueError:
-        raise ValueError("is not name=value, joined by &") from None
-    if len(tags) > _MAX_TAGS or len(dict(tags)) < len(tags):
-        raise ValueError(f"must be at most {_MAX_TAGS} tags, each name once")
-    if any(len(name) > 128 or len(text) > 256 for name, text in tags):
-        raise ValueError("has a name over 128 or a value over 256 characters")
-    return dict(tags)
-
-
-def _token(value: SecretStr) -> SecretStr:
-    if not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-        raise ValueError("holds a space or a character that is not ASCII")
-    return value
-
-
-def _secret_url(value: SecretStr) -> SecretStr:
-    _url(value.get_secret_value())
-    return value
-
-
-def _json_object(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        parsed = json.loads(value, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-    if not isinstance(parsed, dict):
-        raise ValueError("is not a JSON object")
-    return parsed
-
-
-def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?::([0-9]{1,9}))?", value)
-    if match is None:
-        raise ValueError("is neither a number per second nor number:burst")
-    per_second = float(match[1])
-    if not per_second:
-        raise ValueError("must be more than 0")
-    burst = match[2] or math.ceil(per_second * _BURST_SECONDS)
-    return Rate(per_second, int(burst))
-
-
-def _burst(value: Rate) -> Rate:
-    if value.burst < 1:
-        raise ValueError("must have a burst of at least 1")
-    return value
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
-
-
-def _job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    for name in JOB_OWN_PARAMS:
-        if name in value:
-            raise ValueError(f"must not hold {name}, which every job gets by itself")
-    return value
-
-
-def _json_file(value: object) -> object:
-    if not isinstance(value, str | Path):
-        return value
-    try:
-        with Path(value).open("rb") as file:
-            content = file.read(_MAX_PARAMS_BYTES + 1)
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("names a file that is not UTF-8 text") from None
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "not a path"
-        raise ValueError(f"names a file that cannot be read ({why})") from None
-    if len(content) > _MAX_PARAMS_BYTES:
-        raise ValueError("names a file of more than 1 MiB")
-    try:
-        return _json_object(text)
-    except ValueError as error:
-        raise ValueError(f"names a file that {error}") from None
-
-
-def _language(value: str) -> str:
-    language = value.lower().replace("-", "_")
-    if not _LANGUAGE_PATTERN.fullmatch(language):
-        raise ValueError("is neither call nor detect nor the code of a language")
-    return language
-
-
-def _silence(value: object) -> object:
-    if isinstance(value, str) and value != "off":
-        try:
-            value = float(value)
-        except ValueError:
-            raise ValueError("is neither off nor a number of decibels") from None
-    if isinstance(value, float) and not _LEAST_DBFS <= value < _MOST_DBFS:
-        raise ValueError(f"should be off, or from {_LEAST_DBFS:g} to below 0")
-    return value
-
-
-def _no_constant(_: str) -> object:
-    raise ValueError
-
-
 def _default_host(data: dict[str, Any]) -> str | None:
     has_key = data.get("api_key") or data.get("api_keys_file")
     return None if has_key else "127.0.0.1"
-
-
-ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
-ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
-Token = Annotated[SecretStr, AfterValidator(_token)]
-Host = Annotated[str, AfterValidator(_host)]
-Bucket = Annotated[str, AfterValidator(_bucket)]
-Region = Annotated[str, AfterValidator(_region)]
-KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
-KeyId = Annotated[str, AfterValidator(_key_id)]
-StorageClass = Annotated[str, AfterValidator(_storage_class)]
-Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
-JobParams = Annotated[
-    dict[str, JsonValue],
-    NoDecode,
-    BeforeValidator(_json_object),
-    AfterValidator(_job_params),
-]
-JobParamsFile = Annotated[
-    dict[str, JsonValue],
-    NoDecode,
-    BeforeValidator(_json_file),
-    AfterValidator(_job_params),
-]
-Language = Annotated[str, AfterValidator(_language)]
-Silence = Annotated[float | Literal["off"], BeforeValidator(_silence)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
-LogLevel = Annotated[
-    Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)
-]
 
 
 class Settings(BaseSettings):
@@ -721,7 +429,7 @@ class Settings(BaseSettings):
         Returns:
             The sources.
         """
-        credentials = _Credentials(settings_cls, file_secret_settings)
+        credentials = Credentials(settings_cls, file_secret_settings)
         return init_settings, env_settings, credentials
 
     def aws_environment(self) -> dict[str, str]:
@@ -767,7 +475,7 @@ def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
     known = _names()
     given: dict[str, Any] = {}
     others: dict[str, SecretStr] = {}
-    for name, text in _read_env_file(env_file, known).items():
+    for name, text in read_env_file(env_file, known).items():
         if not text or os.environ.get(name):
             continue
         if name in known:
@@ -796,126 +504,14 @@ def describe() -> list[Description]:
         Rows for a table.
     """
     return [
-        Description(_name(attribute, info), _default(info), info.description or "")
+        Description(name_of(attribute, info), _default(info), info.description or "")
         for attribute, info in Settings.model_fields.items()
     ]
 
 
-def _read_env_file(path: Path, known: Collection[str]) -> dict[str, str]:
-    """Read ``.env``.
-
-    pydantic-settings would read it too, but would pass over lines that it
-    cannot read and names that it does not know, and replace ``${NAME}`` in
-    values, which a secret may well hold.
-
-    Args:
-        path: The file; it may be absent.
-        known: Names of our settings.
-
-    Returns:
-        All names with their values as they stand, foreign ones among them.
-
-    Raises:
-        ConfigError: If the file cannot be read, or a name in it looks like a
-            setting misspelt.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            bindings = list(parse_stream(file))
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    values: dict[str, str] = {}
-    for binding in bindings:
-        if binding.key and binding.value is not None:
-            values[binding.key] = binding.value
-        elif binding.error or binding.key:
-            raise ConfigError(
-                f"{path}: line {_first_line(binding.original)} is not of the form"
-                " NAME=value; for example PORT=3000"
-            )
-    for name in values:
-        if name not in known and not name.startswith("AWS_"):
-            _check_foreign(name, known, path)
-    return values
-
-
-def _check_foreign(name: str, known: Collection[str], path: Path) -> None:
-    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LOOKS_LIKE)
-    if close:
-        raise ConfigError(
-            f"{name}: is not a setting ({path}); did you mean {close[0]}?"
-        )
-
-
-class _Credentials(PydanticBaseSettingsSource):
-    """systemd's credentials: one file a setting, its name in either case.
-
-    Of the settings that are files themselves, the credential is that file.
-
-    Source: systemd.exec(5), LoadCredential=.
-    """
-
-    def __init__(
-        self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource
-    ) -> None:
-        super().__init__(settings_cls)
-        # What BaseSettings makes of `_secrets_dir`; only the path is wanted.
-        assert isinstance(source, SecretsSettingsSource)
-        assert isinstance(source.secrets_dir, str | None)
-        self._folder = Path(source.secrets_dir) if source.secrets_dir else None
-
-    def get_field_value(
-        self, field: FieldInfo, field_name: str
-    ) -> tuple[Any, str, bool]:
-        name = _name(field_name, field)
-        return self._find(name), name, False
-
-    def __call__(self) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for attribute, info in self.settings_cls.model_fields.items():
-            value, name, _ = self.get_field_value(info, attribute)
-            if value:
-                found[name] = value
-        return found
-
-    def _find(self, name: str) -> str | None:
-        if self._folder is None:
-            return None
-        try:
-            for path in (self._folder / name, self._folder / name.lower()):
-                if not path.is_file():
-                    continue
-                if name in _FILE_SETTINGS:
-                    return str(path)
-                return path.read_text(encoding="utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ConfigError(
-                f"{name}: credential cannot be read ({error.strerror})"
-            ) from error
-        except UnicodeDecodeError:
-            raise ConfigError(f"{name}: credential is not UTF-8 text") from None
-        return None
-
-
-def _name(attribute: str, info: FieldInfo) -> str:
-    """Return the name under which a setting is looked for."""
-    alias = info.validation_alias
-    return alias if isinstance(alias, str) else attribute.upper()
-
-
 def _names() -> list[str]:
     fields = Settings.model_fields.items()
-    return [name for field in fields if (name := _name(*field)) != AWS_OTHER]
-
-
-def _first_line(original: Original) -> int:
-    """Number the line of a binding, which may have blank lines before it."""
-    text = original.string
-    return original.line + text[: len(text) - len(text.lstrip())].count("\n")
+    return [name for field in fields if (name := name_of(*field)) != AWS_OTHER]
 
 
 def _reveal(secret: SecretStr | None) -> str | None:
@@ -952,6 +548,6 @@ def _line(fault: ErrorDetails) -> str:
     name = str(fault["loc"][0])
     text = text.replace("Input should", "should")
     for attribute, info in Settings.model_fields.items():
-        if _name(attribute, info) == name and info.examples:
+        if name_of(attribute, info) == name and info.examples:
             return f"{name}: {text}; for example {name}={info.examples[0]}"
     return f"{name}: {text}"

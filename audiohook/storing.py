@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.settings import Settings
     from audiohook.transcribing import Transcribing
 

@@ -83,6 +83,12 @@ async def test_openmetrics_of_a_whole_service(tmp_path: Path) -> None:
     }
 
 
+async def test_stats_with_transcription(tmp_path: Path) -> None:
+    async with house(tmp_path, assemblyai_api_key="k") as it:
+        stats = (await get(it, "/stats")).json()
+    assert stats["transcriptions"]["jobs"]["submitted"] == 0
+
+
 async def test_websites_cannot_read_it_by_a_name_of_their_own(tmp_path: Path) -> None:
     async with house(tmp_path) as it:
         assert (await get(it, "/stats", host="evil.example")).status_code == 421

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiohook.admission import Admission, TokenBucket, TurnedAway
-from audiohook.settings import Rate
+from audiohook.setting_values import Rate
 
 
 class Clock:

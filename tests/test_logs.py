@@ -13,7 +13,7 @@ import structlog
 
 from audiohook import logs
 from audiohook.logs import Limiter, configure
-from audiohook.settings import LogLevel
+from audiohook.setting_values import LogLevel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from audiohook import settings
 from audiohook.errors import ConfigError
-from audiohook.settings import decode_secret, describe, load
+from audiohook.setting_values import decode_secret
+from audiohook.settings import describe, load
 
 if TYPE_CHECKING:
     from audiohook.settings import Settings

@@ -72,6 +72,8 @@ class Pump:
         self._some = trio.Event()
         self._write_wanted = trio.Event()
         self._written = trio.Event()
+        # Lanes that were let go of while they were being written.
+        self._parting: list[tuple[Lane, Callable[[], object]]] = []
         # One batch at a time: its own limiter, so that nobody's slow upload can
         # keep audio from the disk.
         self._limiter = trio.CapacityLimiter(1)
@@ -104,10 +106,20 @@ class Pump:
         self._streams.discard(stream)
         self._polled.discard(stream)
 
-    def release(self, lane: Lane) -> None:
-        """Lets go of a lane whose audio has been flushed or given up."""
+    def release(
+        self, lane: Lane, *, unused: Callable[[], object] = lambda: None
+    ) -> None:
+        """Lets go of a lane whose audio has been flushed or given up.
+
+        Args:
+            lane: It.
+            unused: Called once nothing writes its audio any more, nor will, so that
+                its file may be closed: at once, or when a disk that hangs is done.
+        """
+        lane.close_file()
         self.fleet.remove(lane)
-        self.fleet.forget(lane)
+        self._parting.append((lane, unused))
+        self._part()
 
     async def flush(self, lane: Lane) -> None:
         """Waits until all audio of a lane is in its file (not yet on the medium).
@@ -133,6 +145,16 @@ class Pump:
         lane.close_file()
         while lane.writing:
             await self._written.wait()
+
+    def _part(self) -> None:
+        """Forgets the lanes that have been let go of and are not being written."""
+        parting, self._parting = self._parting, []
+        for lane, unused in parting:
+            if lane.writing:
+                self._parting.append((lane, unused))
+            else:
+                self.fleet.forget(lane)
+                unused()
 
     def statistics(self) -> PumpStatistics:
         """Returns how the pump does."""
@@ -189,3 +211,4 @@ class Pump:
         finally:
             self._write_began = math.inf
             self._failed_writes += len(batch.finish())
+            self._part()

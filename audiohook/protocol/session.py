@@ -76,38 +76,15 @@ from audiohook.protocol.wire import Fault
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BinaryAccepted",
-    "CloseReceived",
-    "DisconnectReason",
-    "Ended",
-    "GapLimited",
-    "GapRecorded",
-    "LanguageChanged",
-    "OpenReceived",
-    "PauseBegan",
-    "PauseEnded",
-    "PeerErrorReceived",
-    "PositionDrift",
-    "Session",
-    "SessionEvent",
-    "SessionFault",
-    "State",
-    "TimedOut",
-    "Timer",
-    "Timers",
-    "Violation",
-]
-
 # Largest binary message that is taken; the documented limit is 64,000 bytes, the
 # reference server takes this.
 MAX_BINARY_BYTES: Final = 65_536
 # A client may speak of audio from before the session: it keeps 30 s of history. As
 # much again is granted for clocks and for what is under way.
 GAP_ALLOWANCE_S: Final = 30.0 + 30.0
-# Gaps of one call that are kept. A real call has a handful; this bounds what a peer
-# can make us remember and write down.
-MAX_GAPS: Final = 20_000
+# Gaps, pauses and changes of language of one call that are kept. A real call has a
+# handful; this bounds what a peer can make us remember and write down.
+MAX_FACTS: Final = 20_000
 # Replies held until `opened`; a real client sends no ping before it.
 MAX_HELD: Final = 16
 # A change of the drift that is worth an event, 1 s. Clients differ in what they count
@@ -178,7 +155,7 @@ class Session:
         "_channels",
         "_deadline",
         "_drift_samples",
-        "_gap_count",
+        "_fact_count",
         "_held",
         "_is_probe",
         "_is_recorded",
@@ -226,7 +203,7 @@ class Session:
         self._media: MediaParameter | None = None
         self._channels = 0
         self._timeline = Timeline()
-        self._gap_count = 0
+        self._fact_count = 0
         self._peer_paused = False
         self._drift_samples = 0
         self._seen_audio_bytes = 0
@@ -314,12 +291,15 @@ class Session:
         self._note_life(audio_bytes)
         return self._take_in(message, audio_bytes)
 
-    def receive_binary(self, length_bytes: int, *, now: float) -> list[SessionEvent]:
+    def receive_binary(
+        self, length_bytes: int, *, now: float, is_early: bool = False
+    ) -> list[SessionEvent]:
         """Judge a binary message that was not taken as audio on its way in.
 
         Args:
             length_bytes: Its size.
             now: The time, in seconds.
+            is_early: True if it was on its way before ``opened`` was sent.
 
         Returns:
             `BinaryAccepted` if it is to be appended, `Violation` if it is a fault,
@@ -342,6 +322,8 @@ class Session:
             return [self._refuse(SessionFault.AUDIO_SIZE)]
         if length_bytes % self._channels:
             return [self._refuse(SessionFault.AUDIO_FRAME)]
+        if is_early:
+            return [self._refuse(SessionFault.EARLY_AUDIO)]
         return [BinaryAccepted(length_bytes)]
 
     def receive_end(self, *, now: float) -> list[SessionEvent]:
@@ -614,16 +596,23 @@ class Session:
 
     def _on_paused(self, samples: int) -> list[SessionEvent]:
         was_paused, self._peer_paused = self._peer_paused, True
-        return [] if was_paused or not self._is_recorded else [PauseBegan(samples)]
+        return [] if was_paused else self._fact(PauseBegan(samples))
 
     def _on_unpaused(self, samples: int) -> list[SessionEvent]:
         was_paused, self._peer_paused = self._peer_paused, False
-        return [PauseEnded(samples)] if was_paused and self._is_recorded else []
+        return self._fact(PauseEnded(samples)) if was_paused else []
 
     def _on_update(self, language: str | None) -> list[SessionEvent]:
-        if language is None or not self._is_recorded:
+        return [] if language is None else self._fact(LanguageChanged(language))
+
+    def _fact(
+        self, event: PauseBegan | PauseEnded | LanguageChanged
+    ) -> list[SessionEvent]:
+        """Tell something that will be written down, unless there is too much of it."""
+        if not self._is_recorded or self._fact_count >= MAX_FACTS:
             return []
-        return [LanguageChanged(language)]
+        self._fact_count += 1
+        return [event]
 
     def _on_gap(
         self, kind: GapKind, parameters: GapParameters, samples: int
@@ -641,7 +630,7 @@ class Session:
         if taken > 0:
             gap = Gap(kind, samples, taken)
             self._timeline.add(gap)
-            self._gap_count += 1
+            self._fact_count += 1
             events.append(GapRecorded(gap))
         if taken < length:
             events.append(GapLimited(length - taken))
@@ -649,7 +638,7 @@ class Session:
 
     def _gap_room_samples(self) -> int:
         """Return how long a gap can be: not longer than the call, with all others."""
-        if self._gap_count >= MAX_GAPS:
+        if self._fact_count >= MAX_FACTS:
             return 0
         elapsed = self._now - self._opened_at + GAP_ALLOWANCE_S
         return max(0, int(elapsed * SAMPLE_RATE_HZ) - self._timeline.gap_samples)

@@ -2,10 +2,13 @@
 
 Layout of a spool::
 
-    <folder>/<session id>/journal.jsonl   facts, one a line; its lock owns the call
-                          audio.ulaw      channels interleaved, as received; gone
-                                          once the store has all of the call
-    <folder>/aside/<name>/reason.txt      what made no sense, kept for a person
+    <folder>/<name>/journal.jsonl     facts, one a line; its lock owns the call
+                    audio.ulaw        channels interleaved, as received; gone once
+                                      the store has all of the call
+    <folder>/aside/<name>/reason.txt  what made no sense, kept for a person
+
+The name is the session id. A client that tries again with the same one, while what
+it sent before is still there, gets a number behind it: ``<session id>_2``.
 
 A call belongs to whoever holds the lock on its journal, so that several
 processes can share a folder, and what a dead one leaves is free for the taking.
@@ -23,6 +26,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -50,6 +54,12 @@ FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXE
 CREATE_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FALLOC_FL_KEEP_SIZE: Final = 0x01
+# Calls of one session id that are in a spool at a time.
+_NAMES_LIMIT: Final = 99
+_NAME: Final = re.compile(
+    r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:_(?:[2-9]|[1-9][0-9]))?"
+)
+_TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The disk as a whole refuses, not just this one file.
 _REFUSED: Final = _NO_ROOM | {errno.EIO, errno.EROFS}
@@ -72,12 +82,18 @@ def is_refusal(exc: OSError) -> bool:
     return exc.errno in _REFUSED
 
 
+def session_of(name: str) -> str | None:
+    """Tell the session id in the name of a call's folder; ``None`` if it is none."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else match[1]
+
+
 @dataclass(eq=False, slots=True)
 class CallFiles:
     """The open files of one call; the lock lasts as long as `journal_fd`.
 
     Attributes:
-        name: Name of the folder, which is the session id.
+        name: Name of the folder.
         journal_fd: Locked.
         audio_fd: Open for reading and writing.
         journal_bytes: Where the next line goes.
@@ -189,16 +205,16 @@ def try_writing(spool_fd: int) -> None:
         os.unlink(name, dir_fd=spool_fd)
 
 
-def create(spool_fd: int, name: str, first_line: bytes) -> CallFiles:
+def create(spool_fd: int, session_id: str, first_line: bytes) -> CallFiles:
     """Make the folder and files of a call, locked, with its first line.
 
     Args:
         spool_fd: The spool's folder.
-        name: The session id.
+        session_id: What the folder is named after.
         first_line: What the journal begins with.
 
     Raises:
-        OSError: The disk refused, or there is such a call already.
+        OSError: The disk refused, or there are too many calls of that session.
     """
     new = f"{NEW}{secrets.token_hex(8)}"
     os.mkdir(new, 0o700, dir_fd=spool_fd)
@@ -206,14 +222,29 @@ def create(spool_fd: int, name: str, first_line: bytes) -> CallFiles:
         undo.callback(clear_folder, spool_fd, new)
         folder_fd = os.open(new, FOLDER_FLAGS, dir_fd=spool_fd)
         try:
-            files = _create_files(folder_fd, name, undo)
+            files = _create_files(folder_fd, new, undo)
         finally:
             os.close(folder_fd)
         reserve(files.journal_fd, len(first_line) + JOURNAL_ROOM_BYTES)
         files.write_lines(first_line)
-        os.rename(new, name, src_dir_fd=spool_fd, dst_dir_fd=spool_fd)
+        files.name = _give_name(spool_fd, new, session_id)
         undo.pop_all()
     return files
+
+
+def _give_name(spool_fd: int, new: str, session_id: str) -> str:
+    """Rename a new call's folder to the first name that is free."""
+    number = 1
+    while True:
+        name = session_id if number == 1 else f"{session_id}_{number}"
+        try:
+            os.rename(new, name, src_dir_fd=spool_fd, dst_dir_fd=spool_fd)
+        except OSError as exc:
+            if exc.errno not in _TAKEN or number == _NAMES_LIMIT:
+                raise
+            number += 1
+        else:
+            return name
 
 
 def _create_files(folder_fd: int, name: str, undo: contextlib.ExitStack) -> CallFiles:

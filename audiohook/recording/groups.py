@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from audiohook.recording.journal import Fact, Opened
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
 
 
 def encode_all(facts: Iterable[Fact]) -> bytes:
@@ -218,11 +218,11 @@ class Group:
         return None
 
     def _create(self, creation: Creation) -> SpoolError | None:
-        name = creation.opened.session_id
+        session_id = creation.opened.session_id
         try:
-            creation.files = disk.create(self.spool_fd, name, creation.line)
+            creation.files = disk.create(self.spool_fd, session_id, creation.line)
         except OSError as exc:
             if disk.is_refusal(exc):
                 self.refusal = exc
-            return spool_error(f"call {name} cannot be created", exc)
+            return spool_error(f"call {session_id} cannot be created", exc)
         return None

@@ -112,7 +112,7 @@ class Opened:
     """A call began; always the first fact.
 
     Attributes:
-        session_id: UUID in lower case; also the name of the call's folder.
+        session_id: UUID in lower case; the call's folder is named after it.
         organization_id: As it came.
         correlation_id: As it came.
         conversation_id: As it came.

@@ -114,7 +114,7 @@ def find(
     """
     findings = Findings()
     search = _Search({False: limit, True: delivered_limit}, passed_over)
-    names = os.listdir(spool_fd)
+    names = _oldest_first(spool_fd)
     for name in passed_over.keys() - set(names):
         del passed_over[name]
     for name in names:
@@ -164,6 +164,20 @@ class _Search:
         return False
 
 
+def _oldest_first(spool_fd: int) -> list[str]:
+    """List a spool; what is there may be more than is wanted at a time."""
+
+    def changed_at(entry: os.DirEntry[str]) -> float:
+        # The folder of a call last changed when its files were made.
+        try:
+            return entry.stat(follow_symlinks=False).st_mtime
+        except OSError:
+            return 0.0
+
+    with os.scandir(spool_fd) as entries:
+        return [entry.name for entry in sorted(entries, key=changed_at)]
+
+
 def _printable(name: str) -> str:
     """Write out bytes of a name that are no text, which no log could encode."""
     return name.encode(errors="backslashreplace").decode()
@@ -184,7 +198,7 @@ def _look(spool_fd: int, name: str) -> Leftover | None:
         _clear_probe(spool_fd, name)
         return None
     unfinished = name.startswith(disk.NEW)
-    if not unfinished and not journal.is_uuid(name):
+    if not unfinished and disk.session_of(name) is None:
         raise _NonsenseError("the name is not a session id")
     folder_fd = _open_entry(name, disk.FOLDER_FLAGS, spool_fd)
     if folder_fd is None:
@@ -252,7 +266,7 @@ def _compare(call: Leftover, *, unfinished: bool) -> Leftover | _Verdict:
         if call.audio_bytes == 0:
             return _Verdict.REMOVE
         raise _NonsenseError("a call that was never finished being made has audio")
-    if call.record.opened.session_id != call.files.name:
+    if call.record.opened.session_id != disk.session_of(call.files.name):
         raise _NonsenseError("the journal is that of another session")
     return call
 

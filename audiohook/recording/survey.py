@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from audiohook.recording import disk
-from audiohook.recording.journal import is_uuid
 from audiohook.recording.leftovers import ASIDE
 
 if TYPE_CHECKING:
@@ -67,15 +66,17 @@ def survey(folder: Path, live: Collection[str], now: float) -> SpoolSurvey:
 def _survey(spool_fd: int, live: Collection[str], now: float) -> SpoolSurvey:
     calls = used_bytes = 0
     oldest = now
-    names = [name for name in os.listdir(spool_fd) if is_uuid(name)]
-    for name in names:
+    for name in os.listdir(spool_fd):
+        session_id = disk.session_of(name)
+        if session_id is None:
+            continue
         found = _look(spool_fd, name)
         if found is None:
             continue
         call_bytes, changed_at = found
         calls += 1
         used_bytes += call_bytes
-        if name not in live:
+        if session_id not in live:
             oldest = min(oldest, changed_at)
     room = os.fstatvfs(spool_fd)
     return SpoolSurvey(

@@ -14,7 +14,7 @@ from audiohook.errors import ConfigError
 from audiohook.protocol.messages import CloseReason
 from audiohook.protocol.signature import sign
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
-from audiohook.settings import decode_secret
+from audiohook.setting_values import decode_secret
 from audiohook.simulator.connection import Unreachable, converse, dial
 from audiohook.simulator.dialogue import Dialogue
 from audiohook.simulator.report import CallReport, report_of

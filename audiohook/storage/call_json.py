@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from audiohook.recording.journal import Planned
     from audiohook.recording.render import Rendering
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Store
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import CallUpload, Uploader
 
 SECONDS = 1.0
@@ -347,10 +347,13 @@ class Deliveries:
         if entry.is_fresh:
             entry.is_fresh = False
             self._fresh -= 1
-        if error is None:
+        if error is None or entry.call.released:
             self._stored += 1
             self._metrics.stored.inc()
             self._tell_stored(entry.call)
+            if error is not None:
+                # All of it is stored, and the next look for leftovers finds the rest.
+                self._warn("call_not_removed", entry, error)
             return
         pause = self._fail(entry, error)
         if self._breaker.is_open:
@@ -408,15 +411,20 @@ class Deliveries:
         )
 
     def _complain(self, entry: _Entry, error: Exception, pause: float) -> None:
+        self._warn("call_not_stored", entry, error, again_in=round(pause, 1))
+
+    def _warn(
+        self, event: str, entry: _Entry, error: Exception, **values: float
+    ) -> None:
         known = isinstance(error, UploadError | SpoolError)
         self._noise.write(
             logging.WARNING,
-            "call_not_stored",
+            event,
             session=entry.call.record.opened.session_id,
             correlation=entry.call.record.opened.correlation_id,
             conversation=entry.call.record.opened.conversation_id,
             error=str(error) if known else "unexpected failure",
-            again_in=round(pause, 1),
+            **values,
         )
 
     def _tell_of_trouble(self) -> None:

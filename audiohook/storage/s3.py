@@ -1,9 +1,5 @@
 """A bucket as a store: Amazon's S3, or another that speaks its language.
 
-boto3 blocks, so each request is made in a worker thread. A thread that waits for
-the network cannot be interrupted; a task that is cancelled leaves it behind, and
-what it was sending is in memory by then, so nothing of the call is still in use.
-
 Answers get lost. Whether a request that made an object was carried out is decided
 by what is there: every object carries the token of its owner in its metadata.
 """
@@ -18,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
-from botocore.exceptions import BotoCoreError, ClientError
 
 from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
 from audiohook.storage.base import (
@@ -30,14 +25,12 @@ from audiohook.storage.base import (
     check_key,
 )
 from audiohook.storage.s3_body import load
-from audiohook.storage.s3_client import S3Client, S3Options, connect
+from audiohook.storage.s3_client import S3Options
 from audiohook.storage.s3_faults import (
     ConflictError,
     KeyTakenError,
     LostAnswerError,
     NotFoundError,
-    Place,
-    translate,
 )
 from audiohook.storage.s3_metadata import (
     SHA256_NAME,
@@ -46,13 +39,14 @@ from audiohook.storage.s3_metadata import (
     safe_metadata,
     safe_value,
 )
+from audiohook.storage.s3_requests import Requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from audiohook.storage.base import Blob
     from audiohook.storage.s3_body import Body, Digest
-    from audiohook.storage.s3_client import CompletedPart
+    from audiohook.storage.s3_client import CompletedPart, Confirmation, S3Client
 
 T = TypeVar("T")
 
@@ -68,8 +62,6 @@ _LONGEST_SIGNATURE: Final = 7 * 24 * 60 * MINUTES
 # A larger object is stored in parts of this size, so that memory does not grow.
 _PUT_LIMIT_BYTES: Final = 8 * MIB
 _ABORT_DEADLINE: Final = 10 * SECONDS
-# Credentials that are refused are looked for again, but not all the time.
-_CLIENT_AGE: Final = 10 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +129,11 @@ class S3Store:
     ) -> None:
         self._bucket = bucket
         self._options = options or S3Options()
-        self._parallel = parallel
         self._common = self._options.for_every_call()
         self._for_objects = self._options.for_objects() | self._common
-        self._threads = trio.CapacityLimiter(parallel)
+        self._requests = Requests(bucket, self._options, parallel)
         # Held from the first byte that is read to the last that is sent.
         self._buffers = trio.CapacityLimiter(parallel)
-        self._connecting = trio.Lock()
-        self._client: S3Client | None = None
-        self._client_born = 0.0
 
     @property
     def min_part_bytes(self) -> int:
@@ -459,8 +447,7 @@ class S3Store:
 
     def close(self) -> None:
         """Close idle connections; the store can be used again."""
-        if self._client is not None:
-            self._client.close()
+        self._requests.close()
 
     async def _store(
         self,
@@ -504,7 +491,7 @@ class S3Store:
 
             def put(client: S3Client) -> None:
                 body.seek(0)
-                client.put_object(
+                stored = client.put_object(
                     Bucket=self._bucket,
                     Key=key,
                     Body=body,
@@ -515,6 +502,7 @@ class S3Store:
                     **self._for_objects,
                     **condition,
                 )
+                _confirmed(stored, body)
 
             try:
                 await self._make("PutObject", wanted, put)
@@ -583,7 +571,7 @@ class S3Store:
                     ChecksumCRC32=body.crc32,
                     **self._common,
                 )
-                return stored["ETag"]
+                return _confirmed(stored, body)
 
             etag = await self._call("UploadPart", key, upload)
         return Part(number, body.size, etag, body.crc32)
@@ -601,7 +589,7 @@ class S3Store:
         condition = {"IfNoneMatch": "*"} if only_new else {}
 
         def complete(client: S3Client) -> None:
-            client.complete_multipart_upload(
+            stored = client.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -610,6 +598,7 @@ class S3Store:
                 **self._common,
                 **condition,
             )
+            _confirmed(stored)
 
         wanted = _Wanted(key, size, token)
         try:
@@ -662,7 +651,8 @@ class S3Store:
 
         Raises:
             KeyExistsError: It is another, or somebody has replaced the object.
-            UploadError: The store did not do as asked.
+            UploadError: The store did not do as asked, or somebody has taken the
+                object away.
         """
         try:
             found = await self.head(wanted.key)
@@ -671,67 +661,16 @@ class S3Store:
             if exc.fault != StoreFault.DENIED:
                 raise
             return
-        if found is None or wanted.owner(found) is Owner.OTHER:
+        if found is None:
+            raise UploadError(f"{wanted.key}: said to be complete, and is not there")
+        if wanted.owner(found) is Owner.OTHER:
             raise KeyExistsError(wanted.key)
 
     async def _read_into_memory(self, load: Callable[[], Body]) -> Body:
-        return await trio.to_thread.run_sync(load, limiter=self._threads)
+        return await self._requests.do(load)
 
     async def _call(self, operation: str, key: str, work: Callable[[S3Client], T]) -> T:
-        """Make a request in a thread, which is left behind if we are cancelled."""
-        client = await self._connected()
-        try:
-            return await trio.to_thread.run_sync(
-                partial(self._guarded, operation, key, client, work),
-                abandon_on_cancel=True,
-                limiter=self._threads,
-            )
-        except UploadError as exc:
-            if exc.fault == StoreFault.BAD_KEY_OR_SECRET:
-                self._forget(client)
-            raise
-
-    def _guarded(
-        self,
-        operation: str,
-        key: str,
-        client: S3Client,
-        work: Callable[[S3Client], T],
-    ) -> T:
-        # Slow to import, but boto3 has done it by now.
-        from botocore.parsers import ResponseParserError
-
-        try:
-            return work(client)
-        except (BotoCoreError, ClientError, ResponseParserError) as exc:
-            meta = client.meta
-            place = Place(self._bucket, meta.region_name, meta.endpoint_url)
-            raise translate(exc, place, operation=operation, key=key) from exc
-
-    async def _connected(self) -> S3Client:
-        async with self._connecting:
-            if self._client is None:
-                self._client = await trio.to_thread.run_sync(
-                    self._connect, limiter=self._threads
-                )
-                self._client_born = trio.current_time()
-            return self._client
-
-    def _connect(self) -> S3Client:
-        try:
-            return connect(self._parallel, self._options)
-        except (BotoCoreError, ValueError) as exc:
-            place = Place(self._bucket, "?", "")
-            raise translate(exc, place, operation="connect", key="") from exc
-
-    def _forget(self, client: S3Client) -> None:
-        """Have a client with refused credentials made anew, which looks for others.
-
-        Files and roles may have changed since it was made.
-        """
-        old = trio.current_time() - self._client_born > _CLIENT_AGE
-        if client is self._client and old:
-            self._client = None
+        return await self._requests.make(operation, key, work)
 
 
 def _unambiguous(listed: list[Part]) -> list[Part]:
@@ -743,6 +682,25 @@ def _unambiguous(listed: list[Part]) -> list[Part]:
     parts = dict.fromkeys(listed)
     times = Counter(part.number for part in parts)
     return [part for part in parts if times[part.number] == 1]
+
+
+def _confirmed(stored: Confirmation, body: Body | None = None) -> str:
+    """Take the store at its word, if it is one.
+
+    Args:
+        stored: Its answer.
+        body: What it got.
+
+    Returns:
+        Its name for the content.
+
+    Raises:
+        KeyError: The answer is not that of a store.
+        LostAnswerError: It got something else.
+    """
+    if body is not None and stored.get("ChecksumCRC32", body.crc32) != body.crc32:
+        raise LostAnswerError("damaged on the way", fault=StoreFault.AWAY)
+    return stored["ETag"]
 
 
 def _completed(part: Part) -> CompletedPart:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from audiohook.storage.s3_body import Body
 
 SECONDS = 1.0
+MINUTES = 60 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class S3Options:
             in seconds.
         silence_limit: Longest wait for the next byte of an answer, in seconds.
             What the kernel has buffered of eight parts has to be sent in it.
+        request_limit: Longest time for a request and all of its answer, in seconds;
+            one that comes byte by byte never falls silent.
 
     Raises:
         ValueError: There is a key, but the encryption is not by one.
@@ -45,6 +48,7 @@ class S3Options:
     expected_bucket_owner: str | None = None
     connect_limit: float = 10 * SECONDS
     silence_limit: float = 60 * SECONDS
+    request_limit: float = 30 * MINUTES
 
     def __post_init__(self) -> None:
         if self.kms_key_id is not None and self.encryption != "aws:kms":
@@ -110,10 +114,14 @@ class BegunUpload(TypedDict):
     UploadId: str
 
 
-class UploadedPart(TypedDict):
-    """Answer to a part."""
+class Confirmation(TypedDict):
+    """Answer to what makes an object, or a part of one.
+
+    Who is not a store may say 200 too, but not name what it got.
+    """
 
     ETag: str
+    ChecksumCRC32: NotRequired[str]
 
 
 class ObjectHead(TypedDict):
@@ -172,7 +180,7 @@ class S3Client(Protocol):
         ChecksumCRC32: str,
         Metadata: Mapping[str, str],
         **options: str,
-    ) -> object:
+    ) -> Confirmation:
         """Store an object."""
 
     def create_multipart_upload(
@@ -198,7 +206,7 @@ class S3Client(Protocol):
         ContentLength: int,
         ChecksumCRC32: str,
         **options: str,
-    ) -> UploadedPart:
+    ) -> Confirmation:
         """Store a part."""
 
     def list_parts(
@@ -226,7 +234,7 @@ class S3Client(Protocol):
         MultipartUpload: Mapping[str, Sequence[CompletedPart]],
         MpuObjectSize: int,
         **options: str,
-    ) -> object:
+    ) -> Confirmation:
         """Make an object of the parts."""
 
     def abort_multipart_upload(

@@ -402,6 +402,6 @@ def _setting_fault(error: Exception, place: Place, operation: str) -> UploadErro
             " AWS_ENDPOINT_URL_S3",
             retryable=False,
         )
-    # It answered well, but with something that is not XML.
+    # It answered well, but with something that is not XML, or not what was due.
     text = _NO_STORE.text.format(host=place.host, code=f"{operation}: {name}")
-    return UploadError(text, retryable=False)
+    return LostAnswerError(text, retryable=False)

@@ -19,6 +19,8 @@ _LIMIT: Final = 2 * 1024
 
 _CONTENT_TYPES: Final = {
     "wav": "audio/wav",
+    # As the guide for Genesys Cloud has it, though that is for one channel only.
+    "raw": "audio/basic",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
+from audiohook.storage.s3_metadata import safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ SCHEMA_VERSION: Final = 1
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 # Source: Amazon S3 User Guide, "Working with object metadata": 2 KB for all.
 _METADATA_LIMIT: Final = 120
-_NOT_PLAIN: Final = re.compile(r"[^ -~]")
 
 
 def recording_name(opened: Opened) -> str:
@@ -137,6 +136,7 @@ def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
     Source: AssemblyAI's guide for Genesys Cloud, `server.js`.
     """
     opened, closed = record.opened, record.closed
+    languages = [opened.language, *(change.language for change in record.languages)]
     values = {
         "session-id": opened.session_id,
         "conversation-id": opened.conversation_id,
@@ -146,13 +146,13 @@ def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
         "audio-format": opened.media.format,
         "sample-rate": str(opened.media.rate),
         "channels": ",".join(opened.media.channels),
-        "language": opened.language or "",
+        "language": languages[-1] or "",
         "duration-seconds": "" if closed is None else str(_duration(wavs)),
         "start-time": opened.started_at,
         "bytes": "" if closed is None else str(closed.stored_bytes),
     }
     return {
-        name: _NOT_PLAIN.sub("?", value)[:_METADATA_LIMIT].strip() or "unknown"
+        name: safe_value(value, limit=_METADATA_LIMIT) or "unknown"
         for name, value in values.items()
     }
 

@@ -15,7 +15,8 @@ from audiohook.storage.layout import transcript_key
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Store
 
 SECONDS = 1

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from audiohook.recording.render import Gaps, Layout, Rendering
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.recording.transcripts import TranscriptPlanned
     from audiohook.recording.wav import Encoding
     from audiohook.storage.base import Blob, Store, StoredObject

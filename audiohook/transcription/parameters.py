@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from audiohook.settings import JOB_OWN_PARAMS
+from audiohook.setting_values import JOB_OWN_PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

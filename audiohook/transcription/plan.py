@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from audiohook.recording.journal import CallRecord
     from audiohook.recording.render import AudioReader, Rendering
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.transcription.parameters import Parameters
 
 MIB: Final = 1024 * 1024

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.recording.transcripts import TranscriptFact, TranscriptObject
     from audiohook.storage.transcripts import TranscriptShelf
     from audiohook.transcription.pace import Pace
@@ -360,7 +361,7 @@ class Transcriptions:
         fault = self._fault()
         return TranscriptionStatistics(
             calls=len(self._held),
-            jobs=jobs,
+            jobs=dict(jobs),
             parked=parked,
             active=self._active,
             completed=self._completed,

@@ -14,6 +14,24 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from audiohook.errors import LocalProtocolError
+from audiohook.protocol.events import (
+    BinaryAccepted,
+    CloseReceived,
+    Ended,
+    GapLimited,
+    GapRecorded,
+    LanguageChanged,
+    OpenReceived,
+    PauseBegan,
+    PauseEnded,
+    PeerErrorReceived,
+    PositionDrift,
+    SessionEvent,
+    SessionFault,
+    TimedOut,
+    Timer,
+    Violation,
+)
 from audiohook.protocol.messages import (
     NIL_UUID,
     Closed,
@@ -29,29 +47,20 @@ from audiohook.protocol.messages import (
 )
 from audiohook.protocol.session import (
     MAX_BINARY_BYTES,
-    MAX_GAPS,
+    MAX_FACTS,
     MAX_HELD,
-    BinaryAccepted,
-    CloseReceived,
-    Ended,
-    GapLimited,
-    GapRecorded,
-    LanguageChanged,
-    OpenReceived,
-    PauseBegan,
-    PauseEnded,
-    PeerErrorReceived,
-    PositionDrift,
     Session,
-    SessionEvent,
-    SessionFault,
-    State,
-    TimedOut,
-    Timer,
     Timers,
-    Violation,
 )
-from audiohook.protocol.state import IGNORE, MISUSE, REFUSE, TRANSITIONS, Input, Verdict
+from audiohook.protocol.state import (
+    IGNORE,
+    MISUSE,
+    REFUSE,
+    TRANSITIONS,
+    Input,
+    State,
+    Verdict,
+)
 from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.protocol.wire import Fault
 
@@ -888,10 +897,35 @@ def test_number_of_gaps_is_bounded() -> None:
     peer = at(State.OPEN)
     peer.now += 1e6
     tiny = {"start": "PT0S", "discarded": "PT0.000125S"}
-    for _ in range(MAX_GAPS):
+    for _ in range(MAX_FACTS):
         peer.say("discarded", tiny)
     assert peer.say("discarded", tiny) == [GapLimited(1)]
-    assert peer.session.timeline.gap_samples == MAX_GAPS
+    assert peer.session.timeline.gap_samples == MAX_FACTS
+
+
+def test_number_of_facts_is_bounded() -> None:
+    peer = at(State.OPEN)
+    told = 0
+    for number in range(MAX_FACTS // 3 + 10):
+        told += len(peer.say("update", {"language": f"x-{number}"}))
+        told += len(peer.say("paused"))
+        told += len(peer.say("resumed", {"start": "PT0S", "discarded": "PT0S"}))
+    assert told == MAX_FACTS
+    assert peer.session.state is State.OPEN
+    assert not peer.session.is_paused
+
+
+@pytest.mark.parametrize(
+    ("state", "answered"), [(State.OPEN, True), (State.DISCONNECTING, False)]
+)
+def test_audio_from_before_opened_is_a_fault(state: State, answered: bool) -> None:
+    peer = at(state)
+    assert peer.session.receive_binary(0, now=peer.now, is_early=True) == []
+    for length, fault in ((7, SessionFault.AUDIO_FRAME), (6, SessionFault.EARLY_AUDIO)):
+        peer = at(state)
+        assert peer.session.receive_binary(length, now=peer.now, is_early=True) == [
+            Violation(str(fault), answered)
+        ]
 
 
 def test_lost_audio_becomes_a_gap() -> None:

@@ -31,6 +31,7 @@ from audiohook.recording.journal import (
     replay,
 )
 from audiohook.recording.spool import Spool
+from audiohook.recording.survey import SpoolSurvey, survey
 from tests.recording.factory import entries, make_closed, make_opened, running
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import CallRecord, Fact
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
 
 GAP = GapFact(GapKind.PAUSED, 2, 8)
 
@@ -100,6 +101,31 @@ def failing(
 
 
 # Creating
+
+
+async def test_create_takes_a_session_id_that_is_there_already(tmp_path: Path) -> None:
+    """A client may try again with the same one before the first call is stored."""
+    opened = make_opened()
+    names = [opened.session_id, *(f"{opened.session_id}_{n}" for n in range(2, 100))]
+    async with running(tmp_path) as spool:
+        calls = [await spool.create(opened) for _ in names]
+        assert [call.folder.name for call in calls] == names
+        assert all(map(is_locked, (call.folder for call in calls)))
+        with pytest.raises(SpoolError, match="cannot be created") as caught:
+            await spool.create(opened)
+        assert not caught.value.full
+        assert entries(tmp_path) == set(names)
+        assert await spool.probe()
+        os.pwrite(calls[1].audio_fd, b"ab", 0)
+        for call in calls:
+            call.release()
+        assert len(await spool.adopt()) == len(names)
+        survey = survey_of(tmp_path, {opened.session_id})
+        assert (survey.calls, survey.oldest_seconds) == (len(names), 0)
+
+
+def survey_of(folder: Path, live: set[str]) -> SpoolSurvey:
+    return survey(folder, live, time.time())
 
 
 async def test_create_makes_private_files_and_locks_them(tmp_path: Path) -> None:
@@ -164,17 +190,23 @@ async def test_calls_of_one_instant_share_a_few_hops(
         assert all(journal_of(call.folder).closed is not None for call in calls)
 
 
-async def test_create_twice_for_one_session_is_refused(tmp_path: Path) -> None:
+async def test_spool_that_cannot_be_written_says_so_before_the_first_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_spool_fd: int) -> None:
+        raise OSError(errno.EROFS, "read-only file system")
+
+    write_call(tmp_path, [make_opened(), make_closed(2)], b"ab")
+    monkeypatch.setattr(disk, "try_writing", refuse)
     async with running(tmp_path) as spool:
-        opened = make_opened()
-        call = await spool.create(opened)
-        with pytest.raises(SpoolError) as caught:
-            await spool.create(opened)
-        assert not caught.value.full
-        assert entries(tmp_path) == {opened.session_id}
+        assert not spool.can_record
+        assert spool.statistics().faults == 1
+        assert len(await spool.adopt()) == 1
+        with pytest.raises(SpoolError, match="takes no new calls: read-only"):
+            await spool.create(make_opened())
+        monkeypatch.undo()
         assert await spool.probe()
-        await spool.seal(call, make_closed(0))
-        assert journal_of(call.folder).closed is not None
+        await spool.create(make_opened())
 
 
 async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
@@ -763,6 +795,18 @@ async def test_adopt_takes_no_more_than_asked(tmp_path: Path) -> None:
         assert {call.folder for call in first}.isdisjoint(
             call.folder for call in second
         )
+
+
+async def test_adopt_takes_the_oldest_first(tmp_path: Path) -> None:
+    folders = [write_call(tmp_path, [make_opened()], b"ab") for _ in range(9)]
+    by_age = sorted(folders, key=lambda folder: folder.name[::-1])
+    for age, folder in enumerate(reversed(by_age)):
+        os.utime(folder, (0, time.time() - 60 * age))
+    async with running(tmp_path) as spool:
+        adopted = [await spool.adopt(3) for _ in range(3)]
+    assert [{call.folder for call in calls} for calls in adopted] == [
+        set(by_age[start : start + 3]) for start in (0, 3, 6)
+    ]
 
 
 async def test_adopt_finishes_what_was_being_removed(tmp_path: Path) -> None:

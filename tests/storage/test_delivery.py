@@ -19,7 +19,7 @@ from tests.recording.factory import make_opened
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from audiohook.recording.spool import SpooledCall
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import Uploader
 
 AWAY = UploadError("cannot be reached", fault=StoreFault.AWAY)
@@ -196,6 +196,24 @@ async def test_call_that_fails_waits_longer_each_time_and_keeps_nobody(
     times = [at for at, what in hub.store.log if what == "bad"]
     pauses = [round(b - a) for a, b in pairwise(times)]
     assert pauses[:10] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]
+
+
+async def test_call_that_is_stored_and_cannot_be_removed_is_not_tried_again(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: object, lines: list[Any]
+) -> None:
+    call = FakeCall("a")
+
+    async def work(_what: str) -> None:
+        call.release()
+        raise SpoolError("bad sector")
+
+    hub.store.work = work
+    await hub.start(nursery)
+    hub.add(call)
+    await hub.deliveries.wait_settled()
+    statistics = hub.deliveries.statistics()
+    assert (statistics.stored, statistics.waiting) == (1, 0)
+    assert [line["event"] for line in lines] == ["call_stored", "call_not_removed"]
 
 
 async def test_unexpected_failure_is_told_and_tried_again(

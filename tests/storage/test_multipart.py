@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import Fact, Opened
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import CallUpload, Uploader
 
 AUDIO = bytes(itertools.islice(itertools.cycle(range(251)), 1000))

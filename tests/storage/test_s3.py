@@ -120,7 +120,7 @@ class PagingClient:
 
 async def test_all_pages_of_parts_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     store = S3Store(BUCKET)
-    monkeypatch.setattr(store, "_client", PagingClient())
+    monkeypatch.setattr(store._requests, "_client", PagingClient())
     parts = await store.list_parts("a", "upload")
     assert parts == [Part(n, n, f'"{n}"', "AAAAAA==") for n in (1, 2, 5, 9, 10)]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from audiohook.storage.s3_metadata import safe_metadata, safe_value
+from audiohook.storage.s3_metadata import content_type, safe_metadata, safe_value
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_metadata_fits_in_two_kib_the_first_names_first() -> None:
     kept = safe_metadata({"token": "t", "a": "x" * 3000, "b": "y", "empty": ""})
     assert kept == {"token": "t", "a": "x" * (2048 - 6 - 1)}
     assert sum(len(name) + len(value) for name, value in kept.items()) == 2048
+
+
+def test_media_type_goes_by_the_ending() -> None:
+    assert content_type("calls/x/audio/x.wav") == "audio/wav"
+    assert content_type("calls/x/audio/x.raw") == "audio/basic"
+    assert content_type("calls/x/call.json") == "application/json"
+    assert content_type("calls/x/.check-1") == "application/octet-stream"

@@ -256,7 +256,7 @@ async def test_refused_credentials_are_looked_for_again(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
     with pytest.raises(UploadError):
         await put(store, new_key())
-    monkeypatch.setattr("audiohook.storage.s3._CLIENT_AGE", -1.0)
+    monkeypatch.setattr("audiohook.storage.s3_requests._CLIENT_AGE", -1.0)
     with pytest.raises(UploadError):
         await put(store, new_key())
     assert (await put(store, new_key())).size == 5

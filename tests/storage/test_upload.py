@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import ClosedFact, Fact, Opened
-    from audiohook.recording.spool import Spool, SpooledCall
+    from audiohook.recording.spool import Spool
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Blob, Store
 
 NAME = f"2026-11-22T14-10-44.123Z_{CONVERSATION}_{PARTICIPANT}"
@@ -302,7 +303,7 @@ async def test_metadata_is_short_ascii_in_the_names_users_know(tmp_path: Path) -
         "session-id": opened.session_id,
         "conversation-id": CONVERSATION,
         "participant-id": PARTICIPANT,
-        "ani": "Zo??" + "9" * 116,
+        "ani": "Zo%C3%AB " + "9" * 111,
         "dnis": "unknown",
         "audio-format": "PCMU",
         "sample-rate": "8000",
@@ -314,6 +315,12 @@ async def test_metadata_is_short_ascii_in_the_names_users_know(tmp_path: Path) -
     }
     wav = store.metadata[f"calls/{NAME}/audio/{NAME}.wav"]
     assert wav == {**raw, "converted": "true", "original-file": f"{NAME}.raw"}
+
+
+async def test_metadata_names_the_last_language(tmp_path: Path) -> None:
+    facts = LanguageFact("fr-CA", 0), LanguageFact("es-419", 8)
+    store = await store_call(tmp_path, make_opened(language="de-DE"), AUDIO, *facts)
+    assert {each["language"] for each in store.metadata.values()} == {"es-419"}
 
 
 async def test_half_a_surrogate_pair_still_makes_json(tmp_path: Path) -> None:

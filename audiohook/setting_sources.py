@@ -1,0 +1,144 @@
+"""Where settings are found, beside the environment: ``.env`` and systemd's credentials."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dotenv.parser import parse_stream
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+)
+
+from audiohook.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from dotenv.parser import Original
+    from pydantic.fields import FieldInfo
+
+# 0.8 takes S3_PREFIX for S3_KEY_PREFIX, but not HOSTNAME for HOST.
+_LOOKS_LIKE = 0.8
+# What a credential of these names holds is the file's content, so the setting,
+# a path, is where the credential lies.
+_FILE_SETTINGS = frozenset(
+    {"API_KEYS_FILE", "ASSEMBLYAI_PARAMS_FILE", "TLS_CERTIFICATE", "TLS_KEY"}
+)
+
+
+def name_of(attribute: str, info: FieldInfo) -> str:
+    """Return the name under which a setting is looked for."""
+    alias = info.validation_alias
+    return alias if isinstance(alias, str) else attribute.upper()
+
+
+def read_env_file(path: Path, known: Collection[str]) -> dict[str, str]:
+    """Read ``.env``.
+
+    pydantic-settings would read it too, but would pass over lines that it
+    cannot read and names that it does not know, and replace ``${NAME}`` in
+    values, which a secret may well hold.
+
+    Args:
+        path: The file; it may be absent.
+        known: Names of our settings.
+
+    Returns:
+        All names with their values as they stand, foreign ones among them.
+
+    Raises:
+        ConfigError: If the file cannot be read, or a name in it looks like a
+            setting misspelt.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            bindings = list(parse_stream(file))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    values: dict[str, str] = {}
+    for binding in bindings:
+        if binding.key and binding.value is not None:
+            values[binding.key] = binding.value
+        elif binding.error or binding.key:
+            raise ConfigError(
+                f"{path}: line {_first_line(binding.original)} is not of the form"
+                " NAME=value; for example PORT=3000"
+            )
+    for name in values:
+        if name not in known and not name.startswith("AWS_"):
+            _check_foreign(name, known, path)
+    return values
+
+
+def _check_foreign(name: str, known: Collection[str], path: Path) -> None:
+    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LOOKS_LIKE)
+    if close:
+        raise ConfigError(
+            f"{name}: is not a setting ({path}); did you mean {close[0]}?"
+        )
+
+
+class Credentials(PydanticBaseSettingsSource):
+    """systemd's credentials: one file a setting, its name in either case.
+
+    Of the settings that are files themselves, the credential is that file.
+
+    Source: systemd.exec(5), LoadCredential=.
+    """
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource
+    ) -> None:
+        super().__init__(settings_cls)
+        # What BaseSettings makes of `_secrets_dir`; only the path is wanted.
+        assert isinstance(source, SecretsSettingsSource)
+        assert isinstance(source.secrets_dir, str | None)
+        self._folder = Path(source.secrets_dir) if source.secrets_dir else None
+
+    def get_field_value(
+        self, field: FieldInfo, field_name: str
+    ) -> tuple[Any, str, bool]:
+        """Return the value of a setting, and its name."""
+        name = name_of(field_name, field)
+        return self._find(name), name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return all values that there are, by name."""
+        found: dict[str, Any] = {}
+        for attribute, info in self.settings_cls.model_fields.items():
+            value, name, _ = self.get_field_value(info, attribute)
+            if value:
+                found[name] = value
+        return found
+
+    def _find(self, name: str) -> str | None:
+        if self._folder is None:
+            return None
+        try:
+            for path in (self._folder / name, self._folder / name.lower()):
+                if not path.is_file():
+                    continue
+                if name in _FILE_SETTINGS:
+                    return str(path)
+                return path.read_text(encoding="utf-8").rstrip("\r\n")
+        except OSError as error:
+            raise ConfigError(
+                f"{name}: credential cannot be read ({error.strerror})"
+            ) from error
+        except UnicodeDecodeError:
+            raise ConfigError(f"{name}: credential is not UTF-8 text") from None
+        return None
+
+
+def _first_line(original: Original) -> int:
+    """Number the line of a binding, which may have blank lines before it."""
+    text = original.string
+    return original.line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -1,0 +1,383 @@
+"""Calls to a whole service, by clients and on disks that are odd or unlucky."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from audiohook import call, service
+from audiohook.protocol.events import SessionFault
+from audiohook.protocol.messages import Closed, Opened, Pong
+from audiohook.recording import disk
+from tests.house import KEY, House, house
+from tests.reference_frames import BINARY
+from tests.slow.peer import Peer, Target, message
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def peer_of(it: House) -> AsyncIterator[Peer]:
+    """A client of a house, whose socket is closed in the end."""
+    peer = Peer(Target(it.port, KEY.encode(), b"", b""), 1)
+    try:
+        yield peer
+    finally:
+        peer.drop()
+
+
+async def test_audio_between_open_and_opened_is_a_fault_of_the_peer(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.upgrade()
+        early = peer.text("open", parameters=peer.open_parameters())
+        assert await peer.send(early + message(BINARY, b"early!"))
+        await peer.hear_opened()
+        await peer.hear_disconnect(str(SessionFault.EARLY_AUDIO))
+        await peer.play(0.5)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
+
+
+async def test_audio_that_is_no_whole_samples_is_refused_alone(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.1)
+        assert await peer.send(message(BINARY, b"odd"))
+        await peer.hear_disconnect(str(SessionFault.AUDIO_FRAME))
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+# What the reference client and its suite do
+
+_AUDIO = {"type": "audio", "format": "PCMU", "rate": 8000}
+_PROBED = "00000000-0000-0000-0000-000000000000"
+
+
+async def test_probe_of_the_reference_client_is_answered_in_full(
+    tmp_path: Path,
+) -> None:
+    """It sends one frame without any audio before it closes."""
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.upgrade()
+        parameters = peer.open_parameters(
+            conversationId=_PROBED,
+            participant={"id": _PROBED, "ani": "", "aniName": "", "dnis": ""},
+        )
+        await peer.say("open", parameters=parameters)
+        await peer.hear_opened()
+        assert await peer.send(message(BINARY, b""))
+        await peer.leave()
+        await wait_until(lambda: not it.service.statistics().live)
+        assert it.recordings() == []
+        assert it.spooled() == []
+        assert it.service.metrics.probes._value.get() == 1
+
+
+async def test_compression_that_is_offered_is_declined(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+        await peer.connect()
+        key = b"X-API-KEY: " + peer.target.key + b"\r\n"
+        await peer.send(peer.request(key + offer + b"\r\n"))
+        with trio.fail_after(5):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += await peer.stream.receive_some()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"extensions" not in head.lower()
+        await peer.say("open", parameters=peer.open_parameters())
+        await peer.hear_opened()
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [["internal", "external"], ["external"], ["internal"]],
+    ids=" ".join,
+)
+async def test_channels_are_taken_as_they_are_offered(
+    tmp_path: Path, channels: list[str]
+) -> None:
+    offer = _AUDIO | {"channels": channels}
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.upgrade()
+        await peer.say("open", parameters=peer.open_parameters(media=[offer]))
+        told = await peer.hear()
+        assert isinstance(told, Opened)
+        assert [each.model_dump(mode="json") for each in told.parameters.media] == [
+            offer
+        ]
+        await peer.play(0.25)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.facts["media"]["channels"] == channels
+    assert recording.audio(".raw") == peer.audio
+    assert recording.audio(".wav")[22] == len(channels)
+
+
+async def test_ids_may_be_in_capitals(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        peer.session_id = peer.session_id.upper()
+        await peer.upgrade()
+        parameters = peer.open_parameters(
+            conversationId="ABCDEF01-2345-4789-8BCD-EF0123456789",
+            participant={"id": "no UUID/../..", "ani": "", "aniName": "", "dnis": ""},
+        )
+        await peer.say("open", parameters=parameters)
+        await peer.hear_opened()
+        await peer.play(0.1)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.facts["sessionId"] == peer.session_id.lower()
+    assert recording.folder.name.endswith(
+        f"_abcdef01-2345-4789-8bcd-ef0123456789_{_PROBED}"
+    )
+
+
+async def test_error_is_taken_note_of_and_close_still_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.25)
+        error = {"code": 408, "message": "Timeout waiting for pong"}
+        await peer.say("error", parameters=error)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+async def test_ping_and_close_in_one_packet_are_both_answered(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        ping = peer.text("ping", parameters={"rtt": "PT0.001453849S"})
+        close = peer.text("close", parameters={"reason": "end"})
+        assert await peer.send(ping + close)
+        pong, closed = await peer.hear(), await peer.hear()
+        assert isinstance(pong, Pong)
+        assert isinstance(closed, Closed)
+        assert (pong.clientseq, closed.clientseq) == (2, 3)
+
+
+async def test_pauses_and_losses_need_not_make_sense(tmp_path: Path) -> None:
+    """Of what the client says is missing, only how much of it counts."""
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.1)
+        await peer.say("paused")
+        await peer.say("paused")
+        missing = {"start": "PT999S", "discarded": "PT0.5S"}
+        await peer.say("resumed", parameters=missing)
+        missing = {"start": "PT6.3S", "discarded": "PT0.3S"}
+        await peer.say("discarded", parameters=missing, position="PT0S")
+        await peer.play(0.1)
+        missing = {"start": "PT0S", "discarded": "PT1000000000S"}
+        await peer.say("discarded", parameters=missing, position="PT0.1S")
+        await peer.say("paused")
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    pcm = recording.audio(".wav")[44:]
+    assert pcm[3200 : 3200 + 25_600] == bytes(25_600)
+    assert any(pcm[3200 + 25_600 : 2 * 3200 + 25_600])
+    paused, discarded, endless = recording.facts["gaps"]
+    assert (paused["kind"], paused["length"]) == ("paused", 0.5)
+    assert (discarded["kind"], discarded["length"]) == ("discarded", 0.3)
+    # Of a call that has only begun no more than its history can be missing.
+    assert endless["kind"] == "discarded"
+    assert 58 < endless["length"] < 62
+    assert recording.facts["ended"] == {
+        "reason": "end",
+        "complete": True,
+        "paused": True,
+    }
+
+
+async def test_session_that_comes_again_is_recorded_again(tmp_path: Path) -> None:
+    """Be the first still live, or waiting to be stored."""
+    async with house(tmp_path) as it, peer_of(it) as first, peer_of(it) as again:
+        again.session_id = first.session_id
+        await first.open()
+        await again.open()
+        await again.play(0.25)
+        await first.play(0.5)
+        await again.leave()
+        await first.leave()
+        await it.settle()
+        found = {recording.audio(".raw") for recording in it.recordings()}
+    assert found == {first.audio, again.audio}
+
+
+async def test_sync_that_failed_once_is_not_believed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of each failure once; the peer is not told that all is well."""
+    monkeypatch.setattr(call, "_PEER_PATIENCE", 0.5)
+    monkeypatch.setattr(service, "_ADOPT_INTERVAL", 0.1)
+    sync, failures = os.fdatasync, [OSError(errno.EIO, "bad sector")]
+
+    def fail_once(fd: int) -> None:
+        if failures:
+            raise failures.pop()
+        sync(fd)
+
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.5)
+        monkeypatch.setattr(os, "fdatasync", fail_once)
+        await peer.say("close", parameters={"reason": "end"})
+        with trio.fail_after(5):
+            await peer.hear_end()
+        await wait_until(lambda: not it.spooled())
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+
+
+# Disks
+
+
+class Ailing:
+    """A disk that does not let the end of a call be written, some times.
+
+    Args:
+        times: How often it refuses.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        self.refusals = 0
+        self._times = times
+        self._fit = disk.CallFiles.fit_audio
+        monkeypatch.setattr(
+            disk.CallFiles, "fit_audio", lambda files, size: self._ail(files, size)
+        )
+
+    def _ail(self, files: disk.CallFiles, size_bytes: int) -> None:
+        if self.refusals < self._times:
+            self.refusals += 1
+            raise OSError(errno.EIO, "bad sector")
+        self._fit(files, size_bytes)
+
+
+async def test_close_is_answered_once_the_disk_is_well_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ailing = Ailing(monkeypatch, 2)
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.5)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert ailing.refusals == 2
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
+
+
+async def test_peer_is_not_kept_for_ever_if_its_close_cannot_be_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "_CLOSE_PATIENCE", 0.0)
+    monkeypatch.setattr(call, "_PEER_PATIENCE", 0.5)
+    ailing = Ailing(monkeypatch, 1)
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        await peer.play(0.5)
+        await peer.say("close", parameters={"reason": "end"})
+        with trio.fail_after(5):
+            await peer.hear_end()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert ailing.refusals == 1
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"] == {
+        "reason": "not_sealed",
+        "complete": False,
+        "paused": False,
+    }
+
+
+@pytest.mark.parametrize("room_bytes", [6000, 6001])
+@pytest.mark.parametrize("refusals", [0, 1])
+async def test_audio_that_a_full_disk_refused_is_a_gap_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    room_bytes: int,
+    refusals: int,
+) -> None:
+    """However often the end has to be tried, and if it is within a sample."""
+    monkeypatch.setattr(call, "_FLUSH_DEADLINE", 0.1)
+    Ailing(monkeypatch, refusals)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, limits[1]))
+        try:
+            await peer.play(0.5)
+            await peer.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        peer.drop()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio[:6000]
+    assert len(recording.audio(".wav")) == 44 + 2 * len(peer.audio)
+    (gap,) = recording.facts["gaps"]
+    assert (gap["kind"], gap["storedSamplesBefore"]) == ("lost", 3000)
+    assert gap["lengthSamples"] == 1000
+    assert not recording.facts["ended"]["complete"]
+
+
+async def test_call_that_a_hanging_disk_kept_from_being_sealed_is_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call, "_SEAL_DEADLINE", 0.3)
+    monkeypatch.setattr(call, "_CLOSE_PATIENCE", 0.0)
+    monkeypatch.setattr(call, "_PEER_PATIENCE", 0.5)
+    monkeypatch.setattr(service, "_ADOPT_INTERVAL", 0.1)
+    works = threading.Event()
+    sync = os.fdatasync
+
+    def hang(fd: int) -> None:
+        works.wait(20)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", hang)
+    try:
+        async with house(tmp_path) as it, peer_of(it) as peer:
+            await peer.open()
+            await peer.play(0.5)
+            await peer.say("close", parameters={"reason": "end"})
+            with trio.fail_after(5):
+                await peer.hear_end()
+            await wait_until(lambda: not it.service.statistics().live)
+            assert it.recordings() == []
+            works.set()
+            await wait_until(lambda: not it.spooled())
+            (recording,) = it.recordings()
+    finally:
+        works.set()
+    assert recording.audio(".raw") == peer.audio
