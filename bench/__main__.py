@@ -13,6 +13,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for.
 
     Returns:
-        0 if all went well; 1 if ours failed calls, or stored them not as sent.
+        0 if all went well; 1 if ours failed calls or stored them not as sent, or
+        the suite itself is broken.
     """
     arguments = _parse(argv)
     # As Ctrl-C, so that everything that was started is ended.
@@ -140,7 +142,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if bench.seconds_left < 0:
             bench.results.skip(kind, kind, "the time is over")
             continue
-        KINDS[kind](bench)
+        try:
+            KINDS[kind](bench)
+        except Exception as error:  # noqa: BLE001 - the edge: the other kinds go on
+            traceback.print_exc()
+            bench.results.fail(kind, f"{type(error).__name__}: {error}")
     show(arguments.results)
     if arguments.results == FOLDER:
         write_charts(FOLDER, FOLDER.parent / "plots")

@@ -21,9 +21,10 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,9 @@ SETTLE = 2 * SECONDS
 MARGIN = 3 * SECONDS
 # For what a load does beside its calls: starting, closing, comparing.
 _BESIDE = 90 * SECONDS
+# What storing may take, at least; and how many seconds of calls in a second.
 _STORE_LIMIT = 60 * SECONDS
+_STORED_A_SECOND = 2000
 
 PER_CALLS = 1000
 BUSY_CORES = 0.9
@@ -175,8 +178,12 @@ def free_port() -> int:
     return port
 
 
-def _end_with_us() -> None:
-    # Source: prctl(2). Whatever becomes of this process, none is left behind.
+def _settle_in(core: int) -> None:
+    """Make ready, in a process that is just beginning.
+
+    Source: prctl(2). Whatever becomes of us, none is left behind.
+    """
+    os.sched_setaffinity(0, {core})
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
@@ -188,17 +195,13 @@ def start(
     **options: Any,  # noqa: ANN401 - passed on
 ) -> subprocess.Popen[bytes]:
     """Start a process on a core; it does not outlive us."""
-    process: subprocess.Popen[bytes] = subprocess.Popen(
+    return subprocess.Popen(
         command,
         stdin=stdin,
-        # All it does is one system call.
-        preexec_fn=_end_with_us,
+        # Two system calls, before it has threads, which inherit the core.
+        preexec_fn=partial(_settle_in, core),
         **options,
     )
-    # Before it has threads, which inherit this.
-    with suppress(ProcessLookupError):
-        os.sched_setaffinity(process.pid, {core})
-    return process
 
 
 @dataclass(slots=True)
@@ -403,6 +406,11 @@ class Case:
         return self.ramp + self.settle + self.window + self.margin
 
     @property
+    def store_limit(self) -> float:
+        """How long to wait for the recordings."""
+        return _STORE_LIMIT + self.calls * self.seconds * self.speed / _STORED_A_SECOND
+
+    @property
     def frames_per_second(self) -> float:
         """Frames of all calls."""
         rate = SAMPLE_RATE_HZ * MAX_CHANNELS * self.speed / self.frame_bytes
@@ -433,7 +441,7 @@ class Case:
             "speed": self.speed,
             "store": self.store or str(folder / "recordings"),
             "raw_only": self.raw_only,
-            "wait": _STORE_LIMIT,
+            "wait": self.store_limit,
             "compare": self.compare,
         }
 
@@ -538,7 +546,7 @@ def _run_load(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    limit = 2 * case.seconds + _STORE_LIMIT + _BESIDE
+    limit = 2 * case.seconds + 2 * case.store_limit + _BESIDE
     watchdog = threading.Timer(limit, load.kill)
     watchdog.start()
     moments: list[Moment] = []

@@ -110,7 +110,7 @@ class Results:
 
     Attributes:
         kinds: What was measured so far, by kind, as it is in the files.
-        faulty: How often ours did something wrong.
+        faulty: How often ours, or the suite, did something wrong.
     """
 
     def __init__(
@@ -126,6 +126,8 @@ class Results:
         self._command = command
         self._tell = tell
         self._packages = packages
+        # What is written here is a change too.
+        self._commit = commit()
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, kind: str, record: Record) -> None:
@@ -146,6 +148,11 @@ class Results:
             self._tell(f"{kind}: left out: {what}: {why}")
         self._save(kind)
 
+    def fail(self, kind: str, why: str) -> None:
+        """Take down that a kind could not be measured by our own fault."""
+        self.faulty += 1
+        self.skip(kind, kind, why)
+
     def _kind(self, kind: str) -> dict[str, Any]:
         if kind not in self.kinds:
             now = datetime.now(UTC)
@@ -153,7 +160,7 @@ class Results:
                 "kind": kind,
                 "date": now.isoformat(timespec="seconds"),
                 "command": self._command,
-                "commit": commit(),
+                "commit": self._commit,
                 "machine": machine(),
                 "versions": versions(self._packages),
                 "records": [],
