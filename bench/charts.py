@@ -225,7 +225,7 @@ def _kernel(run: Run) -> str:
     ):
         group = [
             Bar(
-                {"kernel": "audiohook", "numpy": "NumPy"}.get(name, name),
+                title_of_kernel(name),
                 record["gb_per_second"],
                 f"{record['gb_per_second']:.2f}",
                 name == "kernel",
@@ -242,6 +242,11 @@ def _kernel(run: Run) -> str:
         f"GB of µ-law a second, {size:,} bytes at a time; more is better",
         groups,
     )
+
+
+def title_of_kernel(name: str) -> str:
+    """What people call one that decodes and encodes."""
+    return {"kernel": "audiohook", "numpy": "NumPy"}.get(name, name)
 
 
 def _diverter(run: Run) -> str:
@@ -281,8 +286,8 @@ def _files(run: Run) -> str:
                 run.records("files", length=length), key=lambda each: float(each["cpu"])
             )
         ]
-        minutes = f"a call of {length / 60:g} minutes" if length != 60 else "a minute"
-        groups.append((minutes, group))
+        words = f"{length / 3600:g} h" if length >= 3600 else f"{length / 60:g} min"
+        groups.append((f"a call of {words}", group))
     if not groups:
         return ""
     return bars(

@@ -263,6 +263,7 @@ def _kernel(run: Run, operation: str) -> Goal:
     if ratios["audioop"]:
         reached = reached and min(ratios["audioop"]) >= 1
     measured = ", ".join(f"{times} times {peer}" for peer, times in words.items())
+    measured = measured.replace("numpy", "NumPy")
     return Goal(figure, goal, f"at least {measured}", reached)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from bench.charts import CHARTS
+from bench.charts import CHARTS, title_of_kernel
 from bench.goals import goals
 from bench.peers import FLOOR, OURS, SERVERS, title_of
 from bench.records import Run, cost
@@ -46,7 +46,7 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
-    bold: Sequence[str] = field(default=("audiohook", "diverter", "kernel"))
+    bold: Sequence[str] = field(default=("audiohook", "diverter"))
 
     def to_markdown(self) -> str:
         lines = [
@@ -267,7 +267,7 @@ def _kernel(run: Run) -> Iterable[Table]:
                 for size in sizes
             ]
             rates = [_number(_field(each, "gb_per_second"), 2) for each in found]
-            rows.append([f"{name}: {operation}", *rates])
+            rows.append([f"{title_of_kernel(name)}: {operation}", *rates])
     yield Table(
         "GB of µ-law a second, by the bytes at a time",
         ["", *(f"{size:,}" for size in sizes)],

@@ -106,12 +106,14 @@ class SentCall:
                 ),
                 ending=str(value["ending"]),
                 faults=tuple(map(str, value["faults"])),
-                closed_at=None
-                if value["closedAt"] is None
-                else float(value["closedAt"]),
+                closed_at=_number_or_none(value.get("closedAt")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("no call of a manifest") from error
+
+
+def _number_or_none(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def make_manifest(path: Path) -> None:

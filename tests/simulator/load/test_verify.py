@@ -394,6 +394,7 @@ def make_call(number: int) -> SentCall:
         gaps=gaps,
         ending="closed",
         faults=("seq: é",),
+        closed_at=1_795_600_800.25,
     )
 
 
