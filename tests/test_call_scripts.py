@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.house import House, Recording
 
+# Longer than the pump takes to come by, so that what was sent is dealt with alone.
+_WAIT_SECONDS = 0.06
 _SIZES = [0, 1, 2, 62, 63, 64, 160, 800, 8000, 16_383, 16_384, 32_000]
 
 
@@ -35,7 +37,7 @@ class Step:
     """Something that a client does.
 
     Attributes:
-        what: ``audio`` or a type of message.
+        what: ``audio``, ``wait`` for the server, or a type of message.
         samples: Of each channel: sent, or missing.
         pieces: Fragments of which audio consists, with a ping between.
     """
@@ -68,6 +70,7 @@ steps = st.one_of(
     ),
     st.builds(Step, st.sampled_from(["discarded", "resumed"]), st.integers(0, 3000)),
     st.builds(Step, st.sampled_from(["paused", "ping", "update", "error", "dtmf"])),
+    st.just(Step("wait")),
 )
 scripts = st.builds(
     Script,
@@ -103,12 +106,18 @@ class Play:
     def width(self) -> int:
         return len(self.script.channels)
 
-    def bytes_to_send(self) -> bytes:
-        data = b"".join(self._perform(step) for step in self.script.steps)
+    def bytes_to_send(self) -> list[bytes]:
+        """All of it, parted where the client waits."""
+        pieces = [b""]
+        for step in self.script.steps:
+            if step.what == "wait":
+                pieces.append(b"")
+            else:
+                pieces[-1] += self._perform(step)
         if self.script.closes:
             self.answers.append(Closed)
-            data += self.peer.text("close", parameters={"reason": "end"})
-        return data
+            pieces[-1] += self.peer.text("close", parameters={"reason": "end"})
+        return pieces
 
     def _perform(self, step: Step) -> bytes:
         match step.what:
@@ -164,12 +173,16 @@ class Play:
         media = [offer | {"channels": list(self.script.channels)}]
         await peer.say("open", parameters=peer.open_parameters(media=media))
         await peer.hear_opened()
-        data = self.bytes_to_send()
-        for cut in self.script.cuts:
-            assert await peer.send(data[:cut])
-            data = data[cut:]
-            await trio.lowlevel.checkpoint()
-        assert await peer.send(data)
+        cuts = iter(self.script.cuts)
+        for data in self.bytes_to_send():
+            while cut := next(cuts, 0):
+                assert await peer.send(data[:cut])
+                data = data[cut:]
+                if not data:
+                    break
+                await trio.lowlevel.checkpoint()
+            assert await peer.send(data)
+            await trio.sleep(_WAIT_SECONDS)
         for due in self.answers:
             told = await self._hear()
             assert isinstance(told, due), (told, due)

@@ -35,6 +35,8 @@ def clean_environment() -> dict[str, str]:
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         "PYTHONPATH": os.pathsep.join(sys.path),
+        # The port that it has by default may be somebody's.
+        "ADMIN_PORT": "0",
         "COLUMNS": "200",
     }
 
