@@ -53,6 +53,7 @@ PER_CALLS = 1000
 BUSY_CORES = 0.9
 """A process that uses more of its core is at its limit."""
 
+_BYTES_A_SECOND = SAMPLE_RATE_HZ * MAX_CHANNELS
 _FILES_BESIDE = 256
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -413,8 +414,7 @@ class Case:
     @property
     def frames_per_second(self) -> float:
         """Frames of all calls."""
-        rate = SAMPLE_RATE_HZ * MAX_CHANNELS * self.speed / self.frame_bytes
-        return rate * self.calls
+        return self.calls * self.speed * _BYTES_A_SECOND / self.frame_bytes
 
     def processes(self, most_files: int) -> int:
         """How many processes of the server it takes to have files enough."""
@@ -424,7 +424,8 @@ class Case:
     def task(self, running: Running, folder: Path) -> dict[str, object]:
         """Write down the load, as `bench.load` takes it."""
         scheme = "wss" if self.tls else "ws"
-        length = self.seconds * self.speed
+        # A call is whole frames long and ends with the last, whenever that is due.
+        length = self.seconds * self.speed + 2 * self.frame_bytes / _BYTES_A_SECOND
         if self.together:
             length -= self.ramp * self.speed
         return {

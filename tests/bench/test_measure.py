@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bench.measure import (
     Case,
     Moment,
+    Running,
     Sample,
     _window_figures,
     faults_of,
@@ -22,6 +23,9 @@ from bench.measure import (
     stored_after,
 )
 from bench.peers import OURS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CASE = Case(calls=1000, ramp=2.0, window=10.0)
 
@@ -127,6 +131,18 @@ def test_server_gets_as_many_processes_as_it_needs_files() -> None:
 def test_calls_last_through_the_window() -> None:
     assert CASE.seconds > CASE.ramp + CASE.settle + CASE.window
     assert CASE.frames_per_second == 10_000
+
+
+@pytest.mark.parametrize("frame_bytes", [320, 1600, 64_000])
+def test_last_frame_of_a_call_is_due_after_the_window(
+    frame_bytes: int, tmp_path: Path
+) -> None:
+    case = Case(calls=10, ramp=1.0, window=6.0, frame_bytes=frame_bytes)
+    task = case.task(Running(1, "key", tmp_path / "log"), tmp_path)
+    frame = frame_bytes / 16_000
+    frames = round(float(str(task["lengths"])) / frame)
+    # The first is due somewhere within a frame's time, and may be at once.
+    assert (frames - 1) * frame >= case.seconds - 0.001
 
 
 def line(event: str, session: str, at: str) -> str:
