@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*/*.pyx)
 
-.PHONY: run test test-slow demo build dev fuzz bench bench-quick lint types wheel clean help
+.PHONY: run test test-slow demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
+    bench-quick lint types wheel clean help
 
 help:
 	@echo "make run        set up, and start the service"
@@ -15,6 +16,9 @@ help:
 	@echo "make build      set up only: .venv/bin/audiohook is there afterwards"
 	@echo "make test-slow  the tests with real processes and real disks"
 	@echo "make fuzz       20,000 examples of each differential test"
+	@echo "make fuzz-parsers   all parsers, 10 minutes each (FUZZ_SECONDS, FUZZ_TARGETS)"
+	@echo "make sanitize   the compiled modules under the compiler's sanitizers"
+	@echo "make audit      known holes in what is installed (asks pypi.org)"
 	@echo "make bench      all benchmarks, beside others' servers; a quarter of an hour"
 	@echo "make bench-quick  some of each, in two minutes"
 	@echo "make lint types wheel clean"
@@ -34,6 +38,25 @@ test-slow: dev
 fuzz: dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \
 	    -k "wsproto_alone or slow_way"
+
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?=
+
+fuzz-parsers: dev
+	@$(BIN)/python -m pip install -qq --group fuzz
+	@$(BIN)/python -m tests.fuzz.every $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+sanitize: dev
+	@.ci/sanitize
+
+sanitize-short: dev
+	@.ci/sanitize --short
+
+# Everything that is installed here, what the tests use included.
+audit: dev
+	@$(BIN)/python -m pip install -qq --group audit
+	@$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/pip-audit -r /dev/stdin \
+	    --no-deps --disable-pip
 
 bench: dev
 	$(BIN)/python -m bench
@@ -78,5 +101,5 @@ $(VENV)/dev: $(VENV)/built pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html \
+	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html \
 	    audiohook/*/*/*.so audiohook/*/*/*.c audiohook/*/*/*.html

@@ -36,7 +36,8 @@ cdef extern from *:
     #error "audiohook._ulaw writes int16 in host order and needs a little-endian host"
     #endif
 
-    #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
+    #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) \\
+        && !defined(AUDIOHOOK_BASELINE)
     #define ULAW_CLONES __attribute__((target_clones("avx2", "default")))
     #else
     #define ULAW_CLONES

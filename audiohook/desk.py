@@ -26,6 +26,8 @@ _HURRIED_SEAL_DEADLINE = 2 * SECONDS
 # Strangers that wait for their refusal at a time. Each costs a file and some
 # 20 KiB, and half as many a second are answered as late as they should be.
 _MOST_STRANGERS = 1024
+# Which we speak, for whoever asked for another. Source: RFC 6455 section 4.2.2.
+_WEBSOCKET_VERSION = b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 
 
 class Strangers:
@@ -97,7 +99,7 @@ class CallDesk:
         self._around.metrics.frames.inc(frames)
 
     async def take(self, stream: DivertedStream, head: RequestHead) -> None:
-        """Authenticates a request, and holds the call until it is sealed.
+        """Judges a request, and holds the call that it begins until it is sealed.
 
         Never raises: a call that fails is counted and logged, and the others do
         not notice.
@@ -106,6 +108,11 @@ class CallDesk:
         """
         around = self._around
         arrived = trio.current_time()
+        fault = head.upgrade_fault
+        if fault is not None:
+            around.metrics.refused.labels("bad_request").inc()
+            await answer(stream, fault, b"Bad upgrade\n", headers=_WEBSOCKET_VERSION)
+            return
         try:
             credentials = around.authenticator.authenticate(
                 head.headers, head.target, now=around.clock()

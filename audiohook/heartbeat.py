@@ -74,6 +74,7 @@ class Heartbeat:
         self._vitals = vitals
         self._log = log
         self._longest_drain = longest_drain
+        self._takes_calls = False
         self._drained_by: float | None = None
         self._reload_failed = False
         self._passes = -1
@@ -115,11 +116,16 @@ class Heartbeat:
 
     def ready(self) -> None:
         """Says that calls are taken."""
+        self._takes_calls = True
         self._notifier.ready(self._status(self._vitals()))
 
     def reloading(self) -> None:
-        """Says that settings are being read again; `reloaded` follows."""
-        if self._drained_by is None:
+        """Says that settings are being read again; `reloaded` follows.
+
+        Before calls are taken, and after, nobody is told: ``READY=1`` would be
+        understood as the end of the start.
+        """
+        if self._takes_calls:
             self._notifier.reloading()
 
     def reloaded(self, *, failed: bool) -> None:
@@ -129,11 +135,12 @@ class Heartbeat:
             failed: Whether the settings are still those of before.
         """
         self._reload_failed = failed
-        if self._drained_by is None:
+        if self._takes_calls:
             self.ready()
 
     def stopping(self) -> None:
         """Says that the service drains."""
+        self._takes_calls = False
         self._drained_by = trio.current_time() + self._longest_drain
         self._notifier.stopping(self._status(self._vitals()))
 

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 UNITS_FOLDER: Final = Path("etc/systemd/system")
 USERS_FOLDER: Final = Path("etc/sysusers.d")
+SYSCTL_FOLDER: Final = Path("etc/sysctl.d")
 
 SERVICE: Final = "audiohook.service"
 TEMPLATE: Final = "audiohook@.service"
 SOCKET: Final = "audiohook.socket"
 USERS: Final = "audiohook.conf"
+SYSCTL: Final = "audiohook.sysctl.conf"
 
 # What the units say where an installation may differ.
 _EXECUTABLE: Final = "/opt/audiohook/bin/audiohook"
@@ -101,16 +103,19 @@ class Installation:
     def files(self) -> dict[Path, str]:
         """Return what to write, by paths relative to the root of the machine."""
         units = (TEMPLATE,) if self.instances else (SERVICE, SOCKET)
-        return {
-            **{UNITS_FOLDER / name: self._render(name) for name in units},
-            USERS_FOLDER / f"{self.user}.conf": self._render(USERS),
-        }
+        found = {UNITS_FOLDER / name: self._render(name) for name in units}
+        found[USERS_FOLDER / f"{self.user}.conf"] = self._render(USERS)
+        if self.instances:
+            found[SYSCTL_FOLDER / f"{self.user}.conf"] = self._render(SYSCTL)
+        return found
 
     def next_steps(self) -> list[str]:
         """Return the commands that are to follow, for a person to type."""
+        settle = []
         if self.instances:
-            numbers = "0" if self.instances == 1 else f"{{0..{self.instances - 1}}}"
-            units = f"audiohook@{numbers}.service"
+            # Without braces, which not every shell knows.
+            units = " ".join(f"audiohook@{n}.service" for n in range(self.instances))
+            settle.append(f"sysctl -p /{SYSCTL_FOLDER / self.user}.conf")
         else:
             units = f"{SOCKET} {SERVICE}"
         file = self.env_file
@@ -119,6 +124,7 @@ class Installation:
             f"install -d -m 0750 -g {self.user} {file.parent}",
             f"test -e {file} || install -m 0640 -g {self.user} /dev/null {file}",
             f"editor {file}",
+            *settle,
             "systemctl daemon-reload",
             f"systemctl enable --now {units}",
         ]

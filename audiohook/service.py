@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 
+# Not `sys.stdin`, which is missing if whoever started us has closed it.
+_STANDARD_INPUT = 0
 # After ``disconnect`` a client closes within 10 s or not at all.
 _GOODBYE_DEADLINE = 12 * SECONDS
 # What is not stored by then is stored by the next start.
@@ -408,7 +409,7 @@ async def serve(service: Service, started: Callable[[int], None]) -> None:
         service: What to run.
         started: Told the port once calls are taken.
     """
-    in_terminal = os.isatty(sys.stdin.fileno())
+    in_terminal = os.isatty(_STANDARD_INPUT)
     wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     with trio.open_signal_receiver(*wanted) as signals:
         async with trio.open_nursery() as nursery:
@@ -416,7 +417,7 @@ async def serve(service: Service, started: Callable[[int], None]) -> None:
             async def watch() -> None:
                 stops = 0
                 async for number in signals:
-                    hung_up = in_terminal and not os.isatty(sys.stdin.fileno())
+                    hung_up = in_terminal and not os.isatty(_STANDARD_INPUT)
                     if number == signal.SIGHUP and not hung_up:
                         nursery.start_soon(service.reload)
                         continue

@@ -15,6 +15,14 @@ settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile(
     "ci", deadline=None, max_examples=300, derandomize=True, print_blob=True
 )
+# Under sanitizers each example takes several times as long.
+settings.register_profile(
+    "sanitize",
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.register_profile(
     "nightly",
     deadline=None,

@@ -89,7 +89,8 @@ def test_first_call_with_the_line_that_serve_prints(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
         cwd=tmp_path,
-        env=clean_environment(),
+        # Another program of the machine may have the port of the figures.
+        env=clean_environment() | {"ADMIN_PORT": "0"},
         stderr=subprocess.PIPE,
         text=True,
     ) as server:

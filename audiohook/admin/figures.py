@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
-from prometheus_client import ProcessCollector
 
+from audiohook.admin.process import OwnProcess
 from audiohook.recording.survey import survey
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Lookout:
         self._watched = watched
         self._spool = spool
         self._clock = clock
-        self._process = ProcessCollector(registry=None)
+        self._process = OwnProcess()
         self._limiter = trio.CapacityLimiter(1)
         self._looked_at = -math.inf
         self._looking = False

@@ -20,6 +20,9 @@ SECONDS = 1.0
 # What an answer may take before the connection is closed.
 _ANSWER_DEADLINE = 5 * SECONDS
 
+HTTP_BAD_REQUEST = 400
+HTTP_UPGRADE_REQUIRED = 426
+
 _REASONS = {
     200: b"OK",
     400: b"Bad Request",
@@ -44,11 +47,13 @@ class RequestHead:
         method: Such as ``GET``.
         target: Path and query, untouched, as the signature needs it.
         headers: Names in lower case and values, in order.
+        version: Of HTTP, such as ``1.1``.
     """
 
     method: bytes
     target: bytes
     headers: Sequence[tuple[bytes, bytes]]
+    version: bytes = b"1.1"
 
     @property
     def path(self) -> bytes:
@@ -57,11 +62,43 @@ class RequestHead:
 
     @property
     def asks_for_websocket(self) -> bool:
-        """Whether the WebSocket library should judge the request."""
-        return any(
-            name == b"upgrade" and value.lower() == b"websocket"
-            for name, value in self.headers
+        """Whether the request is for a WebSocket, in order or not.
+
+        Source: RFC 9110 section 7.8: of HTTP/1.0, the wish for an upgrade counts
+        for nothing.
+        """
+        return self.version == b"1.1" and any(
+            value.lower() == b"websocket" for value in self._values(b"upgrade")
         )
+
+    @property
+    def upgrade_fault(self) -> int | None:
+        """Status for a request for a WebSocket that is not in order; None if it is.
+
+        The library would refuse most of it too, but leave us waiting for a request
+        that never comes. A body it would let pass: what is a body to a proxy before
+        us would be frames here.
+
+        Source: RFC 6455 section 4.2.1.
+        """
+        lengths = self._values(b"content-length")
+        tokens = b",".join(self._values(b"connection")).lower().split(b",")
+        keys = self._values(b"sec-websocket-key")
+        if (
+            self.method != b"GET"
+            or self._values(b"transfer-encoding")
+            or any(length.strip(b"0") for length in lengths)
+            or b"upgrade" not in {token.strip() for token in tokens}
+            or len(keys) != 1
+            or not keys[0]
+        ):
+            return HTTP_BAD_REQUEST
+        if self._values(b"sec-websocket-version") != [b"13"]:
+            return HTTP_UPGRADE_REQUIRED
+        return None
+
+    def _values(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self.headers if name == wanted]
 
 
 def parse_head(data: bytes) -> RequestHead:
@@ -81,7 +118,9 @@ def parse_head(data: bytes) -> RequestHead:
         raise RemoteProtocolError("not an HTTP request") from error
     if not isinstance(event, h11.Request):
         raise RemoteProtocolError("not an HTTP request")
-    return RequestHead(event.method, event.target, list(event.headers))
+    return RequestHead(
+        event.method, event.target, list(event.headers), event.http_version
+    )
 
 
 async def receive_body(stream: DivertedStream, most_bytes: int) -> bytes | None:

@@ -189,7 +189,8 @@ class Pump:
             stream.transport.read()
         for lane in self.fleet.sweep():
             stream = lane.owner  # type: ignore[assignment]
-            stream.wake()
+            if stream is not None:  # else it is closed, and about to be flushed
+                stream.wake()
         self._passes += 1
         due = self._passes % self._passes_a_write == 0
         if self.fleet.buffered_bytes and (due or self.fleet.pressing):

@@ -41,7 +41,6 @@ class DivertedStream(trio.abc.Stream):
         self._reading = trio.CancelScope()
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
-        self.lane.owner = self
 
     @property
     def transport(self) -> Transport:
@@ -87,6 +86,7 @@ class DivertedStream(trio.abc.Stream):
         if not self._enlisted and not self._closed:
             self._enlisted = True
             self._hear = hear
+            self.lane.owner = self
             self._pump.add(self)
             # Whoever waits for the socket would sleep on beside what the pump has
             # read from it.
@@ -176,4 +176,7 @@ class DivertedStream(trio.abc.Stream):
             self._pump.remove(self)
             self.lane.detach()
             self._waiting.unpark_all()
+            # What points at each other stays in memory until the next full look for
+            # such, which may be hours away.
+            self._hear = self.lane.owner = None
         await self._transport.aclose()

@@ -53,6 +53,9 @@ MAX_WORD_CHARS: Final = 64
 MAX_ERROR_CHARS: Final = 1_024
 MAX_DURATION_CHARS: Final = 40
 MAX_CONTINUED_SESSIONS: Final = 64
+# A real client makes two or three. Each that cannot be read costs some 4 µs, and a
+# message has room for 21,000.
+MAX_OFFERS: Final = 64
 
 _UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 _DURATION_PATTERN: Final = r"^PT(?:[0-9]*\.)?[0-9]+S$"
@@ -165,7 +168,7 @@ def _duration_or_none(value: object) -> str | None:
 def _offers(value: object) -> object:
     if not isinstance(value, list | tuple):
         return value
-    return tuple(_offer(entry) for entry in value)
+    return tuple(_offer(entry) for entry in value[:MAX_OFFERS])
 
 
 def _offer(entry: object) -> MediaParameter:
@@ -288,7 +291,8 @@ class OpenParameters(_Part):
             thing, so that it equals no organization.
         conversation_id: Canonical UUID; the nil UUID marks a connection probe.
         participant: The monitored party.
-        media: Offers in the client's order of preference, possibly none.
+        media: Offers in the client's order of preference, possibly none; of a great
+            many the first.
         language: Language tag as sent, at most 64 characters, unchecked.
         supported_languages: True if the client asks for the list in ``opened``.
         continued_sessions: Predecessors, only after a reconnect.

@@ -78,7 +78,6 @@ _OTHER_DERIVED = frozenset(
 )
 _FLAGS = frozenset({"sf", "bs", "req"})
 _FIELD_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_OBS_FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _LINE_BREAKERS = re.compile(rb"[\r\n\0]")
 
 # Stands in for the secret that we do not have, so that an unknown key costs as
@@ -142,8 +141,29 @@ def fold(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     lines: defaultdict[bytes, list[bytes]] = defaultdict(list)
     for name, value in headers:
-        lines[name.lower()].append(_OBS_FOLD.sub(b" ", value).strip(b" \t"))
+        lines[name.lower()].append(_unfold(value).strip(b" \t"))
     return {name: b", ".join(values) for name, values in lines.items()}
+
+
+def _unfold(value: bytes) -> bytes:
+    r"""Put one space in place of each line fold.
+
+    Not by a pattern such as ``[ \t]*\r\n[ \t]+``, which tries each of many spaces as
+    a beginning: 15 KiB of them took 0.2 s, and this comes before anybody has shown a
+    key.
+    """
+    if b"\r\n" not in value:
+        return value
+    first, *more = value.split(b"\r\n")
+    pieces = [first]
+    for line in more:
+        rest = line.lstrip(b" \t")
+        if len(rest) == len(line):
+            pieces += (b"\r\n", line)
+        else:
+            pieces[-1] = pieces[-1].rstrip(b" \t")
+            pieces += (b" ", rest)
+    return b"".join(pieces)
 
 
 def signature_base(

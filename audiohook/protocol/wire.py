@@ -60,8 +60,12 @@ def _integer(text: str) -> int:
     return int(text)
 
 
-def _finite(text: str) -> float:
-    # Also stands for the words NaN, Infinity and -Infinity, which are not JSON.
+def finite(text: str) -> float:
+    """Read a number; for `json` to call, also for the words that are not JSON.
+
+    Raises:
+        ValueError: It is infinite, or none.
+    """
     value = float(text)
     if not math.isfinite(value):
         msg = "number out of range"
@@ -72,8 +76,8 @@ def _finite(text: str) -> float:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_integer,
-    parse_float=_finite,
-    parse_constant=_finite,
+    parse_float=finite,
+    parse_constant=finite,
 )
 
 
@@ -94,7 +98,7 @@ def decode(text: str) -> WireObject:
         raise RemoteProtocolError(Fault.TOO_LARGE)
     try:
         wire: object = _DECODER.decode(text)
-        _check_depth(text, wire)
+        check_depth(text, wire)
         _check_unicode(text, wire)
     except (ValueError, RecursionError):
         # Not chained: the cause quotes the peer's text, which may hold a name.
@@ -106,7 +110,16 @@ def decode(text: str) -> WireObject:
     return wire
 
 
-def _check_depth(text: str, value: object) -> None:
+def check_depth(text: str, value: object) -> None:
+    """Check that no writer of JSON will have to go deeper than it can.
+
+    Args:
+        text: What was read.
+        value: What came of it.
+
+    Raises:
+        ValueError: It is nested more than `MAX_DEPTH` deep.
+    """
     # Nothing is deeper than it has opening brackets, so most texts end here.
     if text.count("{") + text.count("[") <= MAX_DEPTH:
         return

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from audiohook.protocol.timeline import Gap, GapKind, Timeline
+from audiohook.protocol.wire import check_depth, finite
 from audiohook.recording import transcripts
 from audiohook.recording.fields import Fields
 from audiohook.recording.render import Gaps, Layout
@@ -500,10 +501,15 @@ def decode(line: bytes) -> Fact | None:
         The fact; ``None`` for a type that this version does not know.
 
     Raises:
-        ValueError: The line is not JSON, or a field is missing or wrong.
+        ValueError: The line is not JSON that can be written again, or a field is
+            missing or wrong.
     """
+    text = line.decode()
     try:
-        value = json.loads(line)
+        value = json.loads(text, parse_float=finite, parse_constant=finite)
+        # What came from the wire is not as deep; what is could be replayed, and
+        # then fail to be written into the call's JSON.
+        check_depth(text, value)
     except RecursionError as exc:
         raise ValueError("JSON is nested too deeply") from exc
     fields = Fields(value)

@@ -24,6 +24,9 @@ _TAG_EXTENSIBLE = 0xFFFE
 # As a 32-bit size: "look elsewhere", in ds64 or at where the file ends.
 _UNKNOWN = 0xFFFFFFFF
 
+# With two channels of 16 bits their bytes still have a number of 64 bits.
+_MOST_FRAMES = 2**60
+
 _CHUNK = struct.Struct("<4sI")
 _FORMAT = struct.Struct("<HHIIHH")
 _DS64 = struct.Struct("<QQQI")
@@ -64,9 +67,10 @@ def header(encoding: Encoding, channels: int, frames: int) -> bytes:
         past 4 GiB.
 
     Raises:
-        ValueError: There are no channels, or a negative number of frames.
+        ValueError: There are no channels, or a negative number of frames, or more
+            than any file can have.
     """
-    if channels < 1 or frames < 0:
+    if channels < 1 or not 0 <= frames <= _MOST_FRAMES:
         raise ValueError(f"no such file: {channels} channels, {frames} frames")
     width = encoding.sample_bytes
     frame_bytes = channels * width

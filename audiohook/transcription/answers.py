@@ -39,7 +39,7 @@ RETRY_AFTER_LIMIT: Final = 1 * HOURS
 
 _URL_LIMIT: Final = 8 * 1024
 _UPLOAD_URL: Final = re.compile(r"https?://[!-~]+")
-_SECONDS: Final = re.compile(r"\s*[0-9]{1,12}(?:\.[0-9]{0,12})?\s*")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?")
 
 _REDIRECTION: Final = range(300, 400)
 _BAD_REQUEST: Final = 400
@@ -192,7 +192,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
     Source: RFC 9110, sections 5.6.7 and 10.2.3.
     """
-    text = headers.get("retry-after", "")
+    # Of HTTP's own space alone: `\s` also means characters that `float` refuses.
+    text = headers.get("retry-after", "").strip(" \t")
     if _SECONDS.fullmatch(text):
         return min(float(text), RETRY_AFTER_LIMIT)
     until = _date(text)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from audiohook.errors import RemoteProtocolError
 from audiohook.protocol.messages import (
     MAX_CONTINUED_SESSIONS,
+    MAX_OFFERS,
     MAX_SEQ,
     NIL_UUID,
     Channel,
@@ -268,6 +269,12 @@ def test_predecessors_that_cannot_be_read_are_left_out() -> None:
     (kept,) = parse_open(continuedSessions=[*odd, good]).parameters.continued_sessions
     assert kept.id == SESSION
     assert parse_open(continuedSessions="x").parameters.continued_sessions == ()
+
+
+def test_offers_are_bounded() -> None:
+    media = parse_open(media=[STEREO, *[{}] * 300]).parameters.media
+    assert len(media) == MAX_OFFERS
+    assert negotiate(media) is media[0]
 
 
 def test_predecessors_are_bounded() -> None:

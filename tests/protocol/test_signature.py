@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import math
+import re
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -432,6 +434,28 @@ def test_fold_trims_unfolds_and_joins() -> None:
     assert fold(
         [(b"A", b" x \r\n\t y\t"), (b"b", b""), (b"a", b"z"), (b"B", b"\xff ")]
     ) == {b"a": b"x y, z", b"b": b", \xff"}
+
+
+@given(st.text(alphabet="a \t\r\n", max_size=40).map(str.encode))
+def test_fold_does_what_the_pattern_says(value: bytes) -> None:
+    wanted = re.sub(rb"[ \t]*\r\n[ \t]+", b" ", value).strip(b" \t")
+    assert fold([(b"x", value)]) == {b"x": wanted}
+
+
+@pytest.mark.parametrize("filler", [b" ", b"\t", b" \t", b"\r\n", b"\r\n ", b" \r\n"])
+def test_fold_takes_time_in_proportion_to_the_length(filler: bytes) -> None:
+    # It took 0.9 s of CPU once, and takes a few milliseconds at the most.
+    assert cost_of_fold(filler) < 0.1
+
+
+def cost_of_fold(filler: bytes) -> float:
+    value = b"a" + filler * (32_768 // len(filler)) + b"b"
+    costs = []
+    for _ in range(5):
+        began = time.process_time()
+        fold([(b"x", value)])
+        costs.append(time.process_time() - began)
+    return min(costs)
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,11 @@ def test_replay_passes_over_facts_it_does_not_know() -> None:
             b'{"fact":"gap","kind":"paused","offset_samples":true,"length_samples":1}\n',
             "offset_samples is not a whole number",
         ),
+        (
+            b'{"fact":"gap","kind":"lost","offset_samples":1,"length_samples":'
+            b"%d}\n" % (2**53 + 1),
+            "length_samples is out of all proportion",
+        ),
         (b'{"fact":"paused","paused":1,"offset_samples":1}\n', "neither true nor"),
         (
             b'{"fact":"upload_begun","key":"k","upload_id":"u","part_bytes":0}\n',
@@ -212,6 +217,37 @@ def test_replay_refuses_nonsense_between_lines(second: bytes, fault: str) -> Non
 def test_replay_refuses_a_journal_that_does_not_begin(first: bytes) -> None:
     with pytest.raises(ValueError, match="line 1: the first fact is not `opened`"):
         replay(first)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"NaN", b"Infinity"])
+def test_replay_refuses_numbers_that_json_cannot_say(number: bytes) -> None:
+    line = encode(make_opened(custom_config={"a": 17}))
+    assert b'{"a":17}' in line
+    with pytest.raises(ValueError, match="journal line 1"):
+        replay(line.replace(b'{"a":17}', b'{"a":%b}' % number))
+
+
+@pytest.mark.parametrize("depth", [101, 300, 900, 100_000])
+@pytest.mark.parametrize("field", [b'"custom_config":17', b'"channels":["external"]'])
+def test_replay_refuses_what_no_writer_could_write_again(
+    field: bytes, depth: int
+) -> None:
+    media = Media("PCMU", ("external",), 8000)
+    line = encode(make_opened(custom_config=17, media=media))
+    name = field.partition(b":")[0]
+    deep = name + b":" + b"[" * depth + b"]" * depth
+    assert field in line
+    with pytest.raises(ValueError, match="journal line 1"):
+        replay(line.replace(field, deep))
+
+
+def test_replay_takes_what_is_as_deep_as_a_message_may_be() -> None:
+    deep: object = 17
+    for _ in range(98):
+        deep = [deep]
+    record, _ = replay(encode(make_opened(custom_config=deep)))
+    assert record is not None
+    assert record.opened.custom_config == deep
 
 
 def test_replay_refuses_an_opened_fact_with_a_field_of_another_type() -> None:

@@ -170,7 +170,7 @@ def test_ulaw_header_past_4_gib_field_by_field(
     )
 
 
-@pytest.mark.parametrize(("channels", "frames"), [(0, 1), (2, -1)])
+@pytest.mark.parametrize(("channels", "frames"), [(0, 1), (2, -1), (2, 2**60 + 1)])
 def test_header_of_an_impossible_file_is_refused(channels: int, frames: int) -> None:
     with pytest.raises(ValueError, match="no such file"):
         header(PCM16, channels, frames)

@@ -198,14 +198,17 @@ class Peer:
         await self.send(self.request())
         await self.hear_upgraded()
 
-    async def hear_upgraded(self) -> None:
-        """Takes the answer to an upgrade off what comes in."""
+    async def hear_upgraded(self) -> bytes:
+        """Takes the answer to an upgrade off what comes in, and returns it."""
         with trio.fail_after(ANSWER_SECONDS):
             while b"\r\n\r\n" not in self._incoming:
                 assert await self._receive(), self._incoming
         assert self._incoming.startswith(b"HTTP/1.1 101 "), self._incoming
-        del self._incoming[: self._incoming.index(b"\r\n\r\n") + 4]
+        end = self._incoming.index(b"\r\n\r\n") + 4
+        head = bytes(self._incoming[:end])
+        del self._incoming[:end]
         self.start_clock()
+        return head
 
     # What comes over the WebSocket.
 
@@ -218,6 +221,10 @@ class Peer:
 
     async def hear(self) -> ServerMessage:
         """Returns the next message, which must be in order to the letter."""
+        return await self.hear_as(self.session_id)
+
+    async def hear_as(self, session_id: str) -> ServerMessage:
+        """Returns the next message, which spells the session as it is given."""
         with trio.fail_after(ANSWER_SECONDS):
             got = await self.next_frame()
         assert got is not None
@@ -225,7 +232,7 @@ class Peer:
         assert opcode == TEXT, got
         told = parse_server_message(payload.decode())
         self._serverseq += 1
-        assert (told.seq, told.id) == (self._serverseq, self.session_id)
+        assert (told.seq, told.id) == (self._serverseq, session_id)
         return told
 
     async def hear_opened(self) -> None:
@@ -270,6 +277,10 @@ class Peer:
     # What goes over it.
 
     def text(self, kind: str, **changes: object) -> bytes:
+        """Makes the frame of a message; for the arguments see `words`."""
+        return message(TEXT, self.words(kind, **changes).encode())
+
+    def words(self, kind: str, **changes: object) -> str:
         """Makes a message.
 
         Args:
@@ -287,7 +298,7 @@ class Peer:
             "parameters": {},
             **changes,
         }
-        return message(TEXT, json.dumps(envelope).encode())
+        return json.dumps(envelope)
 
     def skip(self, numbers: int) -> None:
         """Leaves some sequence numbers out."""

@@ -77,6 +77,11 @@ class Server:
         """Waits for its end; its exit code."""
         return await self.process.wait()
 
+    @property
+    def admin_uri(self) -> str:
+        (line,) = self.lines("admin_listening")
+        return f"http://127.0.0.1:{line['port']}"
+
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Returns its log lines of that name so far."""
         return [line for line in self._lines() if line["event"] == event]
@@ -153,15 +158,30 @@ class Site:
         }
 
     @asynccontextmanager
-    async def start(self, command: str) -> AsyncIterator[Server]:
-        """Starts a command of ours; what is left of it at the end is killed."""
+    async def start(
+        self,
+        command: str,
+        *,
+        runner: Sequence[str] = ("-m", "audiohook"),
+        pass_fds: Sequence[int] = (),
+        **settings: str,
+    ) -> AsyncIterator[Server]:
+        """Starts a command of ours; what is left of it at the end is killed.
+
+        Args:
+            command: Its name.
+            runner: What Python is to run.
+            pass_fds: Descriptors that it inherits.
+            **settings: Environment of this process only.
+        """
         self._started += 1
         log = self.base / f"{self._started}-{command}.log"
         with log.open("wb") as stream:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "audiohook", command],
+                [sys.executable, *runner, command],
                 cwd=self.work,
-                env=self.environment(),
+                env=self.environment() | settings,
+                pass_fds=pass_fds,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -174,17 +194,21 @@ class Site:
                 await process.wait()
 
     @asynccontextmanager
-    async def serve(self) -> AsyncIterator[Server]:
-        """Runs ``audiohook serve``, ready for calls, while the block lasts."""
-        async with self.start("serve") as server:
+    async def serve(self, **options: Any) -> AsyncIterator[Server]:  # noqa: ANN401 - passed on
+        """Runs ``audiohook serve``, ready for calls, while the block lasts.
+
+        Args:
+            **options: As for `start`.
+        """
+        async with self.start("serve", **options) as server:
             await server.wait_listening()
             yield server
 
     async def command(
-        self, *arguments: str | Path
+        self, *arguments: str | Path, seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[bytes]:
-        """Runs one of our commands to its end."""
-        with trio.fail_after(COMMAND_SECONDS):
+        """Runs one of our commands to its end, which must come in that time."""
+        with trio.fail_after(seconds):
             return await trio.run_process(
                 [sys.executable, "-m", "audiohook", *map(str, arguments)],
                 cwd=self.work,

@@ -31,10 +31,10 @@ pytestmark = pytest.mark.slow
 
 CALLS = 200
 # Longer than the test, so that no call ends by itself.
-CALL_SECONDS = 15.0
+CALL_SECONDS = 30.0
 # What calls have said when the signal comes.
 TALK_SECONDS = 1.0
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 5.0
 # From the end of the time that live calls are given.
 EXIT_SECONDS = 8.0
 

@@ -457,6 +457,8 @@ NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
         ("Sun, 99 Nov 2026 12:00:00 GMT", None),
         ("Sun, 22 Nov 2026 12:00:00 +9999", None),
         ("\u0661", None),
+        ("7\x1d", None),
+        ("\x1c7", None),
     ],
 )
 def test_retry_after_in_either_form(text: str, seconds: float | None) -> None:
