@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*.pyx audiohook/*/*/*.pyx)
 
 .PHONY: run test test-slow demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
-    bench-smoke lint types wheel lambda clean help
+    bench-quick lint types wheel lambda clean help
 
 help:
 	@echo "make run        set up, and start the service"
@@ -19,7 +19,8 @@ help:
 	@echo "make fuzz-parsers   all parsers, 10 minutes each (FUZZ_SECONDS, FUZZ_TARGETS)"
 	@echo "make sanitize   the compiled modules under the compiler's sanitizers"
 	@echo "make audit      known holes in what is installed (asks pypi.org)"
-	@echo "make bench      the benchmarks of single functions"
+	@echo "make bench      all benchmarks, beside others' servers; a quarter of an hour"
+	@echo "make bench-quick  some of each, in two minutes"
 	@echo "make lambda     the zip of the function of docs/elsewhere.md"
 	@echo "make lint types wheel clean"
 
@@ -59,11 +60,10 @@ audit: dev
 	    --no-deps --disable-pip
 
 bench: dev
-	$(BIN)/python -m pytest bench --benchmark-only -q
+	$(BIN)/python -m bench
 
-bench-smoke: dev
-	$(BIN)/python -m pytest bench --benchmark-only -q --benchmark-max-time=0.05 \
-	    --benchmark-min-rounds=1
+bench-quick: dev
+	$(BIN)/python -m bench --quick
 
 lint: dev
 	$(BIN)/ruff check .

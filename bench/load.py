@@ -1,127 +1,118 @@
-"""Load for the servers that are compared, in the process that is measured.
+"""Load for the servers that are measured, in one process of its own.
 
-    python -m bench.load ws://127.0.0.1:3000/ --calls 1000 --duration 60
+    python -m bench.load '{"uri": "ws://127.0.0.1:3000/", "calls": 100, ...}'
 
-It is `audiohook load` without its processes and its display: all calls are made
-by this process, and a word on standard error says when they are steady and when
-the first ends, for a supervisor that measures between the two.
+It is `audiohook load` without its processes and its display: all calls are made by
+this process, which writes the line ``steady`` once all are open, and at its end a
+line of JSON with what came of it, the recordings compared.
+
+The one argument is an object: the fields of `LoadOptions` (``lengths`` as on the
+command line), and for the comparison `store`, `raw_only`, `wait` and `compare`, how
+many recordings are looked at at most. A line on its input ends all calls.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import os
+import random
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import trio
 
 from audiohook.errors import AudioHookError
 from audiohook.file_limit import raise_file_limit
-from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.simulator.load.control import check_file_limit
 from audiohook.simulator.load.engine import Engine, Watcher
 from audiohook.simulator.load.options import LoadOptions, parse_lengths
 from audiohook.simulator.load.shelf import open_shelf
 from audiohook.simulator.load.verify import verify
-from audiohook.simulator.options import MAX_CHANNELS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from audiohook.simulator.load.manifest import SentCall
 
 
 class Supervised(Watcher):
-    """Tells the supervisor when to look, and keeps what was sent."""
+    """Tells the supervisor when to look, and keeps what was sent.
+
+    Attributes:
+        calls: The calls that are over.
+        moments: When all were open and when the first ended, on the monotonic
+            clock.
+    """
 
     def __init__(self) -> None:
         self.calls: list[SentCall] = []
+        self.moments: dict[str, float] = {}
 
     def steady(self) -> None:
-        print("steady", file=sys.stderr, flush=True)
+        self.moments["steady_at"] = time.monotonic()
+        print("steady", flush=True)
 
     def closing(self) -> None:
-        print("closing", file=sys.stderr, flush=True)
+        self.moments["closing_at"] = time.monotonic()
 
     def ended(self, call: SentCall) -> None:
         self.calls.append(call)
 
 
-def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, LoadOptions]:
-    parser = argparse.ArgumentParser(
-        prog="bench.load", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("uri")
-    parser.add_argument("--calls", type=int, default=100)
-    parser.add_argument("--duration", default="30", help="seconds a call")
-    parser.add_argument("--ramp", type=float, default=5.0, help="seconds to begin in")
-    parser.add_argument("--together", action="store_true", help="end in one instant")
-    parser.add_argument("--frame-bytes", type=int, default=1600)
-    parser.add_argument("--rate", type=float, help="frames a second, if not real time")
-    parser.add_argument("--api-key", default=os.environ.get("API_KEY"))
-    parser.add_argument("--insecure", action="store_true", help="trust any certificate")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--verify", metavar="RECORDINGS_DIR")
-    arguments = parser.parse_args(argv)
-    real_rate = SAMPLE_RATE_HZ * MAX_CHANNELS / arguments.frame_bytes
-    speed = 1.0 if arguments.rate is None else arguments.rate / real_rate
-    lengths = parse_lengths(arguments.duration)
-    options = LoadOptions(
-        uri=arguments.uri,
-        calls=arguments.calls,
-        # So many seconds as they pass here.
-        lengths=parse_lengths(str(lengths.least * speed)) if speed != 1 else lengths,
-        ramp=arguments.ramp,
-        together=arguments.together,
-        frame_bytes=arguments.frame_bytes,
-        speed=speed,
-        api_key=arguments.api_key or None,
-        insecure=arguments.insecure,
-    )
-    return arguments, options
+def make_load(task: dict[str, Any]) -> dict[str, Any]:
+    """Make the calls, and look at what became of them.
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the load that the command line asks for; 0 if all went well."""
+    Raises:
+        AudioHookError: It cannot be done.
+    """
+    comparison = {name: task.pop(name) for name in ("raw_only", "wait")}
+    store, most = task.pop("store"), task.pop("compare")
+    lengths = parse_lengths(task.pop("lengths"))
+    options = LoadOptions(**task, lengths=lengths)
+    raise_file_limit(None)
+    check_file_limit(options)
     watcher = Supervised()
+    began_at = time.monotonic()
+    engine = Engine(options, watcher=watcher, began_at=began_at)
+
+    def stop() -> None:
+        engine.unwatch(sys.stdin.fileno())
+        engine.stop()
+
+    engine.watch(sys.stdin.fileno(), stop)
+    # As in the processes of `audiohook load`: a collection is a pause.
+    gc.disable()
+    engine.run()
+    gc.enable()
+
+    calls = watcher.calls
+    if len(calls) > most:
+        # Which ones is nobody's to know beforehand.
+        calls = random.SystemRandom().sample(calls, most)
+
+    async def compare() -> dict[str, Any]:
+        verdict = await verify(calls, open_shelf(store), **comparison)
+        return {
+            "compared": verdict.calls,
+            "verified": verdict.sound,
+            "compared_bytes": verdict.audio_bytes,
+            "faults": verdict.faults,
+        }
+
+    closed_at = {call.session: call.closed_at for call in watcher.calls}
+    figures = engine.figures.summary() | {"began_at": began_at} | watcher.moments
+    figures["closed_at"] = closed_at
+    return figures | trio.run(compare)
+
+
+def main() -> int:
+    """Make the load that the argument asks for."""
     try:
-        arguments, options = _parse(argv)
-        raise_file_limit(None)
-        check_file_limit(options)
-        engine = Engine(options, watcher=watcher)
-        # As in the processes of `audiohook load`: a collection is a pause.
-        gc.disable()
-        engine.run()
-        gc.enable()
-        figures = engine.figures.summary()
-        faults: list[str] = []
-        if arguments.verify is not None:
-            faults = _verify(arguments.verify, watcher.calls, figures)
+        figures = make_load(json.loads(sys.argv[1]))
     except AudioHookError as error:
         print(error, file=sys.stderr)
         return 1
-    text = json.dumps(figures, indent=2)
-    if arguments.json is not None:
-        arguments.json.write_text(text + "\n")
-    print(text)
-    return 1 if figures["failed"] or figures["fell_behind"] or faults else 0
-
-
-def _verify(
-    store: str, calls: Sequence[SentCall], figures: dict[str, object]
-) -> list[str]:
-    """Compare what every server stores: the audio as received."""
-
-    async def run() -> list[str]:
-        verdict = await verify(calls, open_shelf(store), raw_only=True)
-        figures.update(verified=verdict.sound, faults=verdict.faults)
-        return verdict.faults
-
-    return trio.run(run)
+    print(json.dumps(figures))
+    return 0
 
 
 if __name__ == "__main__":

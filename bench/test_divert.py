@@ -1,13 +1,14 @@
-"""The diverter beside wsproto: a second of ten calls' frames, from the same bytes.
+"""The diverter beside other parsers: a hundred frames, from the same bytes.
 
-Both get the stream in the same reads and end with the same audio in memory; what
-wsproto's events cost above that (a Python object a frame) is the point.
+All get the stream in the same reads and end with the same audio in memory; what the
+events of the others cost above that (a Python object a frame) is the point. Those of
+websockets and aiohttp are there if they are installed; so they are by `make bench`.
 """
 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FRAMES = 100
 READ_BYTES = 16_384
+MAX_MESSAGE_BYTES = 1024 * 1024
 
 
 def stream_of(frame_bytes: int) -> tuple[list[bytes], int]:
@@ -34,7 +36,7 @@ def stream_of(frame_bytes: int) -> tuple[list[bytes], int]:
     return reads, FRAMES * frame_bytes
 
 
-def by_lane(reads: list[bytes]) -> int:
+def by_diverter(reads: list[bytes]) -> int:
     lane = Lane(audio_limit_bytes=FRAMES * 65_536 * 2)
     lane.start_frames(0)
     lane.keep(2)
@@ -53,14 +55,55 @@ def by_wsproto(reads: list[bytes]) -> int:
     return len(audio)
 
 
+def by_websockets(reads: list[bytes]) -> int:
+    from websockets.protocol import SERVER, Protocol
+
+    protocol = Protocol(SERVER, max_size=MAX_MESSAGE_BYTES)
+    audio = bytearray()
+    for data in reads:
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            audio += event.data
+    return len(audio)
+
+
+def by_aiohttp(reads: list[bytes]) -> int:
+    from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+
+    # So large that it never wants the reading to pause, and needs no protocol.
+    queue: Any = WebSocketDataQueue(None, 2**30, loop=None)
+    reader = WebSocketReader(queue, MAX_MESSAGE_BYTES, False, False)
+    audio = bytearray()
+    for data in reads:
+        reader.feed_data(data)
+        while queue._buffer:
+            message, _ = queue._buffer.popleft()
+            audio += message.data
+    return len(audio)
+
+
+PARSERS: dict[str, Callable[[list[bytes]], int]] = {
+    "diverter": by_diverter,
+    "wsproto": by_wsproto,
+    "websockets": by_websockets,
+    "aiohttp": by_aiohttp,
+}
+
+
 @pytest.mark.parametrize("frame_bytes", [320, 1_600, 3_200, 64_000])
-@pytest.mark.parametrize("parse", [by_lane, by_wsproto])
-def test_frames(
-    benchmark: BenchmarkFixture, parse: Callable[[list[bytes]], int], frame_bytes: int
-) -> None:
+@pytest.mark.parametrize("name", PARSERS)
+def test_frames(benchmark: BenchmarkFixture, name: str, frame_bytes: int) -> None:
     reads, audio_bytes = stream_of(frame_bytes)
+    parse = PARSERS[name]
+    try:
+        parse(reads)
+    except ImportError:
+        pytest.skip(f"{name} is not installed here")
     benchmark.group = f"{FRAMES} frames of {frame_bytes} bytes"
     assert benchmark(parse, reads) == audio_bytes
     if benchmark.stats is not None:
-        seconds = benchmark.stats["min"]
-        benchmark.extra_info["frames_per_second"] = round(FRAMES / seconds)
+        benchmark.extra_info |= {
+            "name": name,
+            "frame_bytes": frame_bytes,
+            "frames_per_second": round(FRAMES / benchmark.stats["min"]),
+        }

@@ -1,32 +1,30 @@
 """The servers that can be measured: ours, and others that do the same work.
 
-Each takes audio in at a port of the loopback interface, knows one API key (or
-any, if that is empty), answers ``GET /health``, ends with 0 on SIGTERM, and keeps
-the audio of a call, as it came, in
+Each takes audio in at a port of the loopback interface, answers an upgrade with
+another API key than its own with 401, answers ``open``, ``ping`` and ``close``, ends
+with 0 on SIGTERM, and keeps the audio of a call, as it came, in
 ``<recordings>/calls/<start>_<conversation>_<participant>/audio/<any>.raw``.
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import os
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.peers import install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_HERE = Path(__file__).resolve().parent
-_PROJECT = _HERE.parent.parent
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
 
-# Seconds from pass to pass, as is our default.
+# Seconds from pass to pass, as is our default; and after how many we write.
 _INTERVAL = "0.2"
-_C_FLAGS = ("-O3", "-std=gnu11", "-Wall", "-Wextra")
+_PASSES_A_WRITE = "3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +57,32 @@ class Launch:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One way to record calls.
+
+    Attributes:
+        title: What people call it.
+        short: The same, where there is little room.
+        leaves_out: What it does not do of what ours does.
+        prepare: Says how it is started; `install.MissingError` if it cannot be had.
+        files_a_call: Files that it keeps open for a live call.
+        shares_port: Whether several processes can listen on one port.
+    """
+
+    title: str
+    short: str
+    leaves_out: str
+    prepare: Callable[[Place], Launch]
+    files_a_call: int = 2
+    shares_port: bool = False
+
+
 def _ours(place: Place) -> Launch:
     return Launch(
         [sys.executable, "-m", "audiohook", "serve"],
         {
-            "PYTHONPATH": str(_PROJECT),
+            "PYTHONPATH": str(PROJECT),
             "HOST": "127.0.0.1",
             "PORT": str(place.port),
             "ADMIN_PORT": str(place.admin_port),
@@ -76,61 +95,116 @@ def _ours(place: Place) -> Launch:
 
 def _plain(*form: str) -> Callable[[Place], Launch]:
     def prepare(place: Place) -> Launch:
-        command = [str(build(_HERE / "plain.c")), *form]
+        command = [str(install.build_c(HERE / "plain.c")), *form]
         command += ["--port", str(place.port), "--recordings", str(place.recordings)]
         return Launch(command, {"API_KEY": place.api_key})
 
     return prepare
 
 
-# How to prepare each server, by name. A first call may have to compile it.
-SERVERS: Mapping[str, Callable[[Place], Launch]] = {
-    "ours": _ours,
-    # Reads, unmasks and writes, all calls in one pass: the floor for this work.
-    "plain-interval": _plain("--interval", _INTERVAL),
-    # The same, but writes at every other pass.
-    "plain-interval-2": _plain("--interval", _INTERVAL, "--write-every", "2"),
-    # The same, but writes at every third pass, as we do.
-    "plain-interval-3": _plain("--interval", _INTERVAL, "--write-every", "3"),
-    # A read and a write for each readiness.
-    "plain-epoll": _plain("--epoll"),
+def _python(module: str, *packages: str) -> Callable[[Place], Launch]:
+    def prepare(place: Place) -> Launch:
+        folders = [str(PROJECT)]
+        if packages:
+            folders.append(str(install.python_packages(*packages)))
+        return Launch(
+            [sys.executable, "-m", f"bench.peers.{module}", *_where(place)],
+            {"API_KEY": place.api_key, "PYTHONPATH": ":".join(folders)},
+        )
+
+    return prepare
+
+
+def _node(place: Place) -> Launch:
+    node, modules = install.node_packages("ws", "bufferutil")
+    return Launch(
+        [node, str(HERE / "on_ws.cjs"), *_where(place)],
+        {"API_KEY": place.api_key, "NODE_PATH": str(modules)},
+    )
+
+
+def _go(place: Place) -> Launch:
+    program = install.build_go(HERE / "on_gorilla.go")
+    # All of it runs on one core.
+    environment = {"API_KEY": place.api_key, "GOMAXPROCS": "1"}
+    return Launch([str(program), *_where(place)], environment)
+
+
+def _where(place: Place) -> list[str]:
+    return [str(place.port), str(place.recordings)]
+
+
+_LEAN = "signatures, timers, gaps, a journal, audio on disk before `closed`, a WAV"
+_c_server = partial(
+    Server,
+    leaves_out="signatures, timers, gaps, a journal, a WAV",
+    shares_port=True,
+)
+
+# By name, the cheaper ones first.
+SERVERS: Mapping[str, Server] = {
+    "ours": Server(
+        title="audiohook",
+        short="audiohook",
+        leaves_out="nothing",
+        prepare=_ours,
+        files_a_call=3,
+        shares_port=True,
+    ),
+    # The same reads, unmasking and writes at the same interval: the floor.
+    "plain-interval-3": _c_server(
+        title="plain C, reads each 0.2 s, writes each 0.6 s",
+        short="C",
+        prepare=_plain("--interval", _INTERVAL, "--write-every", _PASSES_A_WRITE),
+    ),
+    "plain-interval": _c_server(
+        title="plain C, reads and writes each 0.2 s",
+        short="C, 0.2 s",
+        prepare=_plain("--interval", _INTERVAL),
+    ),
+    "plain-epoll": _c_server(
+        title="plain C, epoll, a read and a write a frame",
+        short="C, epoll",
+        prepare=_plain("--epoll"),
+    ),
+    "picows": Server(
+        title="picows + uvloop",
+        short="picows",
+        leaves_out=_LEAN,
+        prepare=_python("on_picows", "picows", "uvloop"),
+    ),
+    "gorilla": Server(title="Go + gorilla", short="Go", leaves_out=_LEAN, prepare=_go),
+    "node": Server(title="Node + ws", short="Node", leaves_out=_LEAN, prepare=_node),
+    "websockets-asyncio": Server(
+        title="websockets, asyncio",
+        short="websockets",
+        leaves_out=_LEAN,
+        prepare=_python("on_websockets_asyncio", "websockets"),
+    ),
+    "websockets-trio": Server(
+        title="websockets, Trio",
+        short="websockets/Trio",
+        leaves_out=_LEAN,
+        prepare=_python("on_websockets_trio", "websockets"),
+    ),
+    "trio-websocket": Server(
+        title="trio-websocket",
+        short="trio-websocket",
+        leaves_out=_LEAN,
+        prepare=_python("on_trio_websocket"),
+    ),
 }
 
+OURS = "ours"
+FLOOR = "plain-interval-3"
+PLAIN = tuple(name for name in SERVERS if name.startswith("plain"))
 
-@functools.cache
-def build(source: Path) -> Path:
-    """Compile a C program of one file, unless the cache has it.
 
-    Args:
-        source: The file.
+def title_of(name: str) -> str:
+    """What people call a server."""
+    return SERVERS[name].title
 
-    Returns:
-        The program.
 
-    Raises:
-        RuntimeError: It cannot be compiled.
-    """
-    compiler = os.environ.get("CC", "cc")
-    recipe = " ".join((compiler, *_C_FLAGS)).encode() + source.read_bytes()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "audiohook-bench"
-    program = folder / f"{source.stem}-{hashlib.sha256(recipe).hexdigest()[:16]}"
-    if program.exists():
-        return program
-    folder.mkdir(parents=True, exist_ok=True)
-    # Complete or not there at all, should two builds meet or one be stopped.
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch) / source.stem
-        try:
-            subprocess.run(
-                [compiler, *_C_FLAGS, "-o", str(made), str(source)],
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-        except FileNotFoundError as error:
-            raise RuntimeError(f"there is no C compiler {compiler!r}") from error
-        except subprocess.CalledProcessError as error:
-            raise RuntimeError(f"{source} does not compile:\n{error.stderr}") from error
-        made.replace(program)
-    return program
+def short_title(name: str) -> str:
+    """The same, where there is little room."""
+    return SERVERS[name].short

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bench.measure_server import sample
+from bench.measure import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -137,6 +137,7 @@ class Caller:
         self._phase_ends_at = now + CONNECT_SECONDS
         self._is_open = False
         self._has_gone = False
+        self._closed_at: float | None = None
         # Where the stream stands, in the time of the monotonic clock.
         self._stream_at = now
         self._left = 0
@@ -207,6 +208,7 @@ class Caller:
             gaps=tuple(self._gaps),
             ending=FAILED if self.breaches else self._script.ending,
             faults=tuple(f"{each.rule}: {each.text}" for each in self.breaches),
+            closed_at=self._closed_at,
         )
 
     @property
@@ -381,6 +383,7 @@ class Caller:
         elif session.state is State.CLOSED and self.phase is Phase.TALKING:
             self.phase = Phase.LINGERING
             self._phase_ends_at = now + LINGER_SECONDS
+            self._closed_at = time.time()
 
     def _conduct(
         self, session: ClientSession, outlet: Outlet[Caller], now: float

@@ -16,7 +16,7 @@ import trio
 from audiohook.errors import ConfigError
 from audiohook.simulator.load.figures import Figures, Progress
 from audiohook.simulator.load.manifest import make_manifest
-from audiohook.simulator.load.worker import encode_task
+from audiohook.simulator.load.worker import STOP, encode_beginning, encode_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 
-# By then all processes have started and begin together.
-START_DELAY = 1.0 * SECONDS
+# By then all processes know, and begin together.
+_START_DELAY = 0.2 * SECONDS
 # Beside one for each call.
 _FILES_BESIDE = 32
-_STOP = b"stop\n"
 
 
 @dataclass(slots=True)
@@ -55,6 +54,11 @@ class Crew:
     _processes: list[trio.Process] = field(default_factory=list)
     _progress: dict[int, Progress] = field(default_factory=dict)
     _stopped: bool = False
+    # Processes that are ready, or never will be.
+    _settled: set[int] = field(default_factory=set)
+    _all_settled: trio.Event = field(default_factory=trio.Event)
+    _began_at: float = 0.0
+    _saying: trio.Lock = field(default_factory=trio.Lock)
 
     async def run(self) -> None:
         """Make all calls.
@@ -67,23 +71,28 @@ class Crew:
         check_file_limit(self.options)
         if self.manifest is not None:
             await trio.to_thread.run_sync(make_manifest, self.manifest)
-        began_at = time.monotonic() + START_DELAY
         async with trio.open_nursery() as nursery:
             for number in range(self.options.processes):
-                nursery.start_soon(self._run_one, number, began_at)
+                nursery.start_soon(self._run_one, number)
 
     async def stop(self) -> None:
         """Have all calls come to their end; no more are begun."""
         self._stopped = True
         for process in self._processes:
-            if process.stdin is not None:
-                try:
-                    await process.stdin.send_all(_STOP)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    # It has come to its end by itself.
-                    continue
+            await self._say(process, STOP)
 
-    async def _run_one(self, number: int, began_at: float) -> None:
+    async def _say(self, process: trio.Process, line: bytes) -> None:
+        """Write a line to a process, unless it has come to its end by itself."""
+        if process.stdin is None:
+            return
+        async with self._saying:
+            try:
+                await process.stdin.send_all(line)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                # That is told elsewhere.
+                return
+
+    async def _run_one(self, number: int) -> None:
         command = [sys.executable, "-m", "audiohook.simulator.load.worker"]
         run = partial(
             trio.run_process,
@@ -95,28 +104,34 @@ class Crew:
         async with trio.open_nursery() as nursery:
             process: trio.Process = await nursery.start(run)
             self._processes.append(process)
-            task = encode_task(
-                self.options,
-                process=number,
-                began_at=began_at,
-                manifest=self.manifest,
-            )
-            done = await self._converse(process, number, task)
+            nursery.start_soon(self._begin, process)
+            done = await self._converse(process, number)
+            self._settle(number)
         if not done:
             self.faults.append(f"process {number} ended with {process.returncode}")
 
-    async def _converse(self, process: trio.Process, number: int, task: bytes) -> bool:
+    async def _begin(self, process: trio.Process) -> None:
+        """Have a process begin when all are ready."""
+        await self._all_settled.wait()
+        if not self._stopped:
+            await self._say(process, encode_beginning(self._began_at))
+
+    def _settle(self, number: int) -> None:
+        self._settled.add(number)
+        if len(self._settled) == self.options.processes and not self._began_at:
+            self._began_at = time.monotonic() + _START_DELAY
+            self._all_settled.set()
+
+    async def _converse(self, process: trio.Process, number: int) -> bool:
         """Give a process its task and listen; False if it ended without an answer."""
-        stdin, stdout = process.stdin, process.stdout
-        if stdin is None or stdout is None:
+        stdout = process.stdout
+        if stdout is None:
             return False
         done = False
-        try:
-            await stdin.send_all(task)
-            if self._stopped:
-                await stdin.send_all(_STOP)
-        except trio.BrokenResourceError:
-            return False
+        task = encode_task(self.options, process=number, manifest=self.manifest)
+        await self._say(process, task)
+        if self._stopped:
+            await self._say(process, STOP)
         waiting = b""
         async for data in stdout:
             *lines, waiting = (waiting + data).split(b"\n")
@@ -130,6 +145,9 @@ class Crew:
             self._progress[number] = Progress(**value["progress"])
             if self.tell is not None:
                 self.tell(sum(self._progress.values(), Progress()))
+            return False
+        if "ready" in value:
+            self._settle(number)
             return False
         if "fault" in value:
             self.faults.append(value["fault"])

@@ -49,6 +49,7 @@ class SentCall:
         gaps: What was not sent, in order.
         ending: A word of `audiohook.simulator.load.script.Ending`, or `FAILED`.
         faults: What went wrong, in words.
+        closed_at: When `closed` came, in seconds since 1970; None if it did not.
     """
 
     number: int
@@ -61,6 +62,7 @@ class SentCall:
     gaps: tuple[SentGap, ...]
     ending: str
     faults: tuple[str, ...] = ()
+    closed_at: float | None = None
 
     def to_line(self) -> str:
         """Write it as a line of a manifest, with its end."""
@@ -77,6 +79,7 @@ class SentCall:
             ],
             "ending": self.ending,
             "faults": self.faults,
+            "closedAt": self.closed_at,
         }
         return json.dumps(value, separators=(",", ":")) + "\n"
 
@@ -103,9 +106,14 @@ class SentCall:
                 ),
                 ending=str(value["ending"]),
                 faults=tuple(map(str, value["faults"])),
+                closed_at=_number_or_none(value.get("closedAt")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("no call of a manifest") from error
+
+
+def _number_or_none(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def make_manifest(path: Path) -> None:

@@ -1,14 +1,16 @@
 """One process of a load, as its parent starts it.
 
-It reads one line of JSON from its standard input that says what to do, and writes
-lines of JSON to its standard output: how it goes, and at last what came of it.
-Later lines on the input ask it to stop; if the input ends, the parent is gone, and
-so is the load.
+It reads one line of JSON from its standard input that says what to do, says that it
+is ready, and reads a second one that says when to begin, the same for all processes.
+It writes lines of JSON to its standard output: how it goes, and at last what came of
+it. Later lines on the input ask it to stop; if the input ends, the parent is gone,
+and so is the load.
 """
 
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import resource
@@ -26,6 +28,9 @@ from audiohook.simulator.load.options import LoadOptions, parse_lengths
 if TYPE_CHECKING:
     from audiohook.simulator.load.figures import Progress
     from audiohook.simulator.load.manifest import SentCall
+
+STOP = b"stop\n"
+"""The line that asks a process to end its calls."""
 
 _READ_BYTES = 4096
 _EXIT_ABANDONED = 1
@@ -57,15 +62,12 @@ def say(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def encode_task(
-    options: LoadOptions, *, process: int, began_at: float, manifest: Path | None
-) -> bytes:
+def encode_task(options: LoadOptions, *, process: int, manifest: Path | None) -> bytes:
     """Write the line that says what to do.
 
     Args:
         options: The load, of all processes.
         process: Which process it is for.
-        began_at: When the load begins, on the monotonic clock.
         manifest: Where calls are written to.
     """
     values = asdict(options) | {
@@ -75,10 +77,14 @@ def encode_task(
     task = {
         "options": values,
         "process": process,
-        "began_at": began_at,
         "manifest": None if manifest is None else str(manifest),
     }
     return json.dumps(task).encode() + b"\n"
+
+
+def encode_beginning(began_at: float) -> bytes:
+    """Write the line that says when the load begins, on the monotonic clock."""
+    return json.dumps({"began_at": began_at}).encode() + b"\n"
 
 
 def _decode_options(values: dict[str, Any]) -> LoadOptions:
@@ -89,33 +95,46 @@ def _decode_options(values: dict[str, Any]) -> LoadOptions:
     )
 
 
-def run_task(line: bytes, control_fd: int) -> None:
+def run_task(control: io.RawIOBase) -> None:
     """Do what the parent asks for.
 
     Args:
-        line: What it wrote.
-        control_fd: Where it writes when it wants something else.
+        control: Where it writes what it wants.
 
     Raises:
         AudioHookError: It cannot be done.
         OSError: The manifest cannot be written.
     """
-    task = json.loads(line)
+    task = json.loads(control.readline())
     path = task["manifest"]
     manifest = None if path is None else ManifestWriter(Path(path))
     try:
+        options = _decode_options(task["options"])
+        say({"ready": True})
+        beginning = control.readline()
+        is_stopped = beginning == STOP
         engine = Engine(
-            _decode_options(task["options"]),
+            options,
             process=task["process"],
-            began_at=task["began_at"],
+            began_at=None if is_stopped else _decode_beginning(beginning),
             watcher=Reporter(manifest),
         )
+        if is_stopped:
+            engine.stop()
+        control_fd = control.fileno()
         engine.watch(control_fd, lambda: _obey(engine, control_fd))
         engine.run()
     finally:
         if manifest is not None:
             manifest.close()
     say({"figures": engine.figures.to_json()})
+
+
+def _decode_beginning(line: bytes) -> float:
+    if not line:
+        os._exit(_EXIT_ABANDONED)
+    began_at: float = json.loads(line)["began_at"]
+    return began_at
 
 
 def _obey(engine: Engine, control_fd: int) -> None:
@@ -133,9 +152,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Calls leave no cycles behind, and a collection is a pause for all of them.
     gc.disable()
-    control_fd = sys.stdin.fileno()
+    # Without a buffer, in which a line could stay that `select` is to tell of.
+    control = io.FileIO(sys.stdin.fileno(), closefd=False)
     try:
-        run_task(sys.stdin.buffer.readline(), control_fd)
+        run_task(control)
     except (AudioHookError, OSError) as error:
         say({"fault": str(error)})
 

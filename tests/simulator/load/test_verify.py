@@ -362,6 +362,17 @@ async def test_recording_of_a_call_without_audio_is_told(copy: Copy) -> None:
     assert "the server wanted no audio" in line
 
 
+async def test_call_that_was_given_up_may_have_been_opened_after_that(
+    copy: Copy,
+) -> None:
+    failed = replace(copy.calls[0], ending="failed", channels=0, audio_bytes=0)
+    calls = [failed, copy.calls[1]]
+    (line,) = (await check(calls, copy.root, raw_only=True)).faults
+    assert line == "call 0: raw: audio, though none was sent"
+    copy.change(".raw", bytearray.clear)
+    assert (await check(calls, copy.root, raw_only=True)).faults == []
+
+
 def test_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder"):
         open_shelf(str(tmp_path / "nowhere"))
@@ -383,6 +394,7 @@ def make_call(number: int) -> SentCall:
         gaps=gaps,
         ending="closed",
         faults=("seq: é",),
+        closed_at=1_795_600_800.25,
     )
 
 
