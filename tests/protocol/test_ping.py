@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from audiohook.protocol._ping import read_usual_ping
 from audiohook.protocol.messages import Ping, parse_client_message
-from audiohook.protocol.session import Session
 from audiohook.protocol.state import State
 from tests.protocol.test_session import SESSION, at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from audiohook.protocol.session import Session
 
 USUAL: dict[str, object] = {
     "version": "2",
@@ -111,9 +112,19 @@ def test_numbers_as_long_as_can_be_are_exact() -> None:
 
 
 def insides(session: Session) -> dict[str, Any]:
-    values = {name: getattr(session, name) for name in Session.__slots__}
-    timeline = values.pop("_timeline")
-    return values | {"gaps": timeline.gaps, "start": timeline.start_samples}
+    values = slots_of(session)
+    timeline, hold = values.pop("_timeline"), slots_of(values.pop("_hold"))
+    hold["_texts"] = slots_of(hold["_texts"])
+    hold["_kinds"] = [slots_of(each) for each in hold["_kinds"].values()]
+    return values | {
+        "hold": hold,
+        "gaps": timeline.gaps,
+        "start": timeline.start_samples,
+    }
+
+
+def slots_of(thing: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever has slots
+    return {name: getattr(thing, name) for name in thing.__slots__}
 
 
 NUMBERS = st.one_of(st.integers(0, 6), st.integers(), st.floats(), st.text(max_size=2))
