@@ -59,6 +59,7 @@ async def check_store(
         return
     for what, attempt in (
         ("read it back", trial.read_back),
+        ("be told of one that is not there", trial.miss),
         ("leave it alone when another is written (If-None-Match)", trial.protect),
         ("upload an object in parts", trial.upload_in_parts),
         ("list uploads that nobody has finished", trial.list_uploads),
@@ -102,6 +103,17 @@ class _Trial:
     async def read_back(self) -> None:
         if await self._store.read(self._key) != self._data:
             raise _FailedTrial("the store gives back something else: use another")
+
+    async def miss(self) -> None:
+        try:
+            found = await self._store.read(f"{self._key}.none")
+        except UploadError as error:
+            raise _FailedTrial(
+                f"{error}; of an object that is not there S3 says so only to those"
+                " who may list the bucket (s3:ListBucket)"
+            ) from error
+        if found is not None:
+            raise _FailedTrial("the store finds what is not there: use another")
 
     async def protect(self) -> None:
         try:

@@ -23,8 +23,10 @@ def iam_policy(
 ) -> dict[str, object]:
     """Make the least that a role has to be allowed.
 
-    Recordings cannot be deleted with it, nor the bucket listed, but for uploads that
-    are under way; for these Amazon has no permission that ends at a prefix.
+    Recordings cannot be deleted with it. Names can be listed: without that S3 says
+    "denied" of an object that is not there, so that after a lost answer nobody could
+    tell whether it was stored; and the index is made anew from the names. Amazon
+    has no such permission that ends at a prefix and does both.
 
     Args:
         bucket: Its name, or the ARN of an access point.
@@ -48,9 +50,9 @@ def iam_policy(
             "Resource": f"{objects}*",
         },
         {
-            "Sid": "FindUploadsNobodyKnowsOf",
+            "Sid": "KnowWhatIsThere",
             "Effect": "Allow",
-            "Action": "s3:ListBucketMultipartUploads",
+            "Action": ["s3:ListBucket", "s3:ListBucketMultipartUploads"],
             "Resource": bucket
             if bucket.startswith("arn:")
             else f"arn:aws:s3:::{bucket}",

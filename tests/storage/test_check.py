@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TRIALS = [
     "write an object",
     "read it back",
+    "be told of one that is not there",
     "leave it alone when another is written (If-None-Match)",
     "upload an object in parts",
     "list uploads that nobody has finished",
@@ -66,8 +67,11 @@ class Bucket:
         return StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
 
     async def read(self, key: str) -> bytes | None:
+        if key not in self.objects:
+            self._try("read of nothing")
+            return None
         self._try("read")
-        return b"?" if self.damages else self.objects.get(key)
+        return b"?" if self.damages else self.objects[key]
 
     async def begin(self, key: str, *, metadata: Mapping[str, str], token: str) -> str:
         return key
@@ -146,10 +150,11 @@ async def test_names_are_new_each_time_and_below_the_prefix() -> None:
     [
         (Bucket(fails="read"), 1, "no read today"),
         (Bucket(damages=True), 1, "gives back something else"),
-        (Bucket(fails="put_part"), 3, "no put_part today"),
-        (Bucket(lists_nothing=True), 3, "does not list"),
-        (Bucket(fails="abort"), 3, "no abort today"),
-        (Bucket(fails="presign"), 5, "no presign today"),
+        (Bucket(fails="read of nothing"), 2, "s3:ListBucket"),
+        (Bucket(fails="put_part"), 4, "no put_part today"),
+        (Bucket(lists_nothing=True), 4, "does not list"),
+        (Bucket(fails="abort"), 4, "no abort today"),
+        (Bucket(fails="presign"), 6, "no presign today"),
     ],
 )
 async def test_one_fault_is_found_and_the_rest_is_tried(
@@ -172,13 +177,13 @@ async def test_nothing_else_is_tried_if_nothing_can_be_written() -> None:
 async def test_store_that_overwrites_is_warned_of_and_its_object_restored() -> None:
     found = await verdicts(Bucket(overwrites=True))
     assert all(each.ok for each in found)
-    assert "in spite of If-None-Match" in found[2].mend
+    assert "in spite of If-None-Match" in found[3].mend
 
 
 async def test_permission_to_list_uploads_may_be_missing() -> None:
     found = await verdicts(Bucket(fails="list_uploads"))
     assert all(each.ok for each in found)
-    assert "no list_uploads today; without it" in found[4].mend
+    assert "no list_uploads today; without it" in found[5].mend
 
 
 async def test_object_that_cannot_be_deleted_is_named() -> None:
@@ -204,7 +209,7 @@ async def test_signed_address_that_does_not_work_is_found(
             raise response
         return response
 
-    found = (await verdicts(Bucket(), httpx.MockTransport(answer)))[5]
+    found = (await verdicts(Bucket(), httpx.MockTransport(answer)))[6]
     assert not found.ok
     assert mend in found.mend
     assert "bucket.s3.example.com" in found.mend
@@ -220,7 +225,7 @@ async def test_address_that_only_we_can_reach_is_warned_of(
         return f"http://{host}:8333/{key}"
 
     monkeypatch.setattr(Bucket, "presign", presign)
-    found = (await verdicts(Bucket()))[5]
+    found = (await verdicts(Bucket()))[6]
     assert found.ok
     assert "AssemblyAI cannot" in found.mend
 
@@ -230,7 +235,7 @@ async def test_real_store_passes(s3: S3Store) -> None:
     async with httpx.AsyncClient() as http:
         found = [each async for each in check_store(s3, "calls/", http=http)]
     assert [(each.ok, each.what) for each in found] == [(True, what) for what in TRIALS]
-    assert [each.what for each in found if each.mend] == [TRIALS[5]]
+    assert [each.what for each in found if each.mend] == [TRIALS[6]]
 
 
 @pytest.mark.slow
