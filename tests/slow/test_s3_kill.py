@@ -14,6 +14,7 @@ from tests.house import KEY
 from tests.slow.bucket import Bucket, Part, aws_settings, parts_sent
 from tests.slow.peer import Peer, Target
 from tests.slow.processes import Server, Site, sound_audio, tell
+from tests.slow.scale import scaled
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 SEED = 4
-KILLS = 8
+KILLS = scaled(8, 30)
 # Longest time from when the first request of a process shows to its end: with four
 # parts on their way at a time, each of 5 MiB.
 KILL_SECONDS = 1.6

@@ -38,6 +38,7 @@ from tests.slow.processes import (
     worst,
     write_wav,
 )
+from tests.slow.scale import scaled
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -71,11 +72,11 @@ AWAY_SECONDS = 1.5
 # With pauses of up to half a minute.
 STORE_SECONDS = 90.0
 
-AWAY_CALLS = 100
+AWAY_CALLS = scaled(100, 200)
 # Eight are stored at a time.
 TOLERANCE = 16
 
-MANY_CALLS = 300
+MANY_CALLS = scaled(300, 1000)
 # The process itself; and eight parts on their way.
 RSS_LIMIT_MIB = 200
 UPLOADS_LIMIT_MIB = 64
