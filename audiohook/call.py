@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ _PEER_PATIENCE = 12 * SECONDS
 # What a call may take to be sealed when nobody waits for it any more.
 _SEAL_DEADLINE = 30 * SECONDS
 _GOODBYE_DEADLINE = 2 * SECONDS
+# Source: RFC 5646, "Syntax".
+_LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -541,7 +544,7 @@ class Call:
             key=self._credentials.key_id,
             probe=event.is_probe,
             channels=[str(c) for c in event.media.channels] if event.media else [],
-            language=event.parameters.language,
+            language=_tag(event.parameters.language),
             reconnected=bool(event.parameters.continued_sessions),
         )
 
@@ -758,3 +761,8 @@ class Call:
     def _noise(self, level: int, event: str, **values: object) -> None:
         """Writes a line of a kind that may come often."""
         self._around.noise.write(level, event, **self._ids, **values)
+
+
+def _tag(language: str | None) -> str | None:
+    """Returns what a line may say of a language: what could be a name is no tag."""
+    return language if language and _LANGUAGE_TAG.fullmatch(language) else None

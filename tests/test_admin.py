@@ -190,3 +190,16 @@ async def test_lines_of_a_call_have_its_ids(tmp_path: Path, lines: list[Any]) ->
         text = str(line)
         for personal in ("ani", "dnis", "tel:", "participant"):
             assert personal not in text.replace("channels", "")
+
+
+@pytest.mark.parametrize("language", ["de-AT", "es-419", "Zoë Müller", "x" * 64])
+async def test_language_is_logged_only_if_it_is_one(
+    tmp_path: Path, lines: list[Any], language: str
+) -> None:
+    async with house(tmp_path) as it:
+        await it.call(duration=0.5, language=language)
+        await it.settle()
+        (recording,) = it.recordings()
+    (line,) = [line for line in lines if line["event"] == "call_opened"]
+    assert line["language"] == (language if len(language) < 8 else None)
+    assert recording.facts["language"] == language
