@@ -57,7 +57,7 @@ sanitize-short: dev
 audit: dev
 	@$(BIN)/python -m pip install -qq --group audit
 	@$(BIN)/python -m pip freeze --exclude-editable | $(BIN)/pip-audit -r /dev/stdin \
-	    --no-deps --disable-pip
+	    --no-deps --disable-pip --strict
 
 bench: dev
 	$(BIN)/python -m bench
