@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*.pyx audiohook/*/*/*.pyx)
+SOURCES := pyproject.toml setup.py $(shell find audiohook -name '*.pyx' -o -name '*.pxd')
 
 .PHONY: run test test-slow coverage demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
     bench-quick lint types wheel lambda clean help
