@@ -27,6 +27,7 @@ from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
+from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
@@ -41,6 +42,7 @@ from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_index, make_storage
 from audiohook.systemd import ADMIN_SOCKETS, SERVICE_SOCKETS, Notifier
 from audiohook.transcribing import make_transcribing
+from audiohook.web.surroundings import Surroundings as WebSurroundings
 
 if TYPE_CHECKING:
     import socket
@@ -223,12 +225,24 @@ class Service:
             tokens,
             log=log,
         )
+        page = make_page(
+            settings,
+            WebSurroundings(
+                statistics=self.statistics,
+                index=self.index,
+                store=self._store,
+                prefix=settings.s3_key_prefix,
+                log=log,
+            ),
+            sockets.get(ADMIN_SOCKETS, ()),
+            log=log,
+        )
         self._admin = AdminServer(
             make_app(
                 self,
                 spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
-                rooms=[api],
+                rooms=[api, *page],
                 clock=clock,
             ),
             host=settings.admin_host,
