@@ -29,6 +29,7 @@ from audiohook.doors import Doors
 from audiohook.errors import SpoolError
 from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
+from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
@@ -70,6 +71,25 @@ _LAST_REQUESTS_DEADLINE = 5 * SECONDS
 # How often leftovers of other processes are looked for, and when there are more.
 _ADOPT_INTERVAL = 60 * SECONDS
 _ADOPT_SOON = 1 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the service stands: what is known without counting anything.
+
+    Attributes:
+        handshakes: Connections that have not asked for anything yet.
+        draining: Whether the service is about to stop.
+        can_record: Whether the disk takes new calls.
+        refusal: Why no new call is welcome, for whatever reason; None if it is.
+        pump: The ingest pass.
+    """
+
+    handshakes: int
+    draining: bool
+    can_record: bool
+    refusal: str | None
+    pump: PumpStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +248,12 @@ class Service:
         page = make_page(
             settings,
             WebSurroundings(
-                statistics=self.statistics,
+                live=Glance(self.desk, self.metrics, self.standing, clock=clock).look,
                 index=self.index,
                 store=self._store,
                 prefix=settings.s3_key_prefix,
                 log=log,
+                clock=clock,
             ),
             sockets.get(ADMIN_SOCKETS, ()),
             log=log,
@@ -267,6 +288,16 @@ class Service:
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
             index=self.index.statistics(),
+        )
+
+    def standing(self) -> Standing:
+        """Returns how the service stands; cheaper than `statistics`."""
+        return Standing(
+            handshakes=self._listener.handshakes_in_flight,
+            draining=self._draining,
+            can_record=self._spool.can_record,
+            refusal=self._refusal(),
+            pump=self._pump.statistics(),
         )
 
     def stop(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from audiohook.web.call import CallPages
+from audiohook.web.feed import Feed
 from audiohook.web.gate import Gate
 from audiohook.web.live import LivePages
 from audiohook.web.pages import Pages
@@ -32,10 +33,11 @@ def make_routes(
     """
     pages = Pages(show_numbers=show_numbers)
     gate = Gate(access, pages, log=surroundings.log)
-    live = LivePages(surroundings)
+    live = LivePages(Feed(surroundings, pages))
     calls = CallPages(surroundings)
     return [
         Route("/", gate.endpoint(live.show)),
+        Route("/live/events", gate.endpoint(live.events)),
         Route("/calls/{name}", gate.endpoint(calls.show)),
         Route("/login", gate.login, methods=["GET", "POST"]),
         Route("/logout", gate.endpoint(gate.logout), methods=["POST"]),
