@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.admin.figures import Lookout
 from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
@@ -23,6 +24,7 @@ from audiohook.api import calls as api_calls
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
+from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
@@ -245,10 +247,19 @@ class Service:
             tokens,
             log=log,
         )
+        lookout = Lookout(self, spool_folder, clock=clock)
+        glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
+        backlog = Backlog(
+            self._deliveries,
+            None if self._transcribing is None else self._transcribing.jobs,
+            lookout,
+        )
         page = make_page(
             settings,
             WebSurroundings(
-                live=Glance(self.desk, self.metrics, self.standing, clock=clock).look,
+                live=glance.look,
+                waiting=backlog.look,
+                retry=backlog.retry,
                 index=self.index,
                 store=self._store,
                 prefix=settings.s3_key_prefix,
@@ -264,6 +275,7 @@ class Service:
                 spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
                 rooms=[api, *page],
+                lookout=lookout,
                 clock=clock,
             ),
             host=settings.admin_host,

@@ -100,11 +100,85 @@ class LiveView:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingCall:
+    """A call that is over and not done.
+
+    Attributes:
+        session: Its session.
+        conversation: Its conversation.
+        started_at: When its audio began, in UTC with milliseconds.
+        awaits: What it waits for: ``store`` or ``transcript``.
+        state: How far it is.
+        tries: How often it has failed.
+        reason: Why it failed last, and how that is mended if somebody has to; None
+            if it did not.
+        mend: Whether somebody has to mend something.
+        again_in: Seconds until it is tried again; None if that is up to others.
+    """
+
+    session: str
+    conversation: str
+    started_at: str
+    awaits: str
+    state: str
+    tries: int
+    reason: str | None
+    mend: bool
+    again_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """What is in the spool, of all processes.
+
+    Attributes:
+        calls: Calls, live ones among them.
+        used_bytes: What they take up.
+        oldest_seconds: How long the oldest has waited that is over.
+        aside: Entries that a person has to look at.
+        free_bytes: Room on the disk.
+    """
+
+    calls: int
+    used_bytes: int
+    oldest_seconds: float
+    aside: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingView:
+    """What is not done yet.
+
+    Attributes:
+        spool: What the disk holds; None if it does not answer.
+        uploads: Calls on their way to the store, by state.
+        store_fault: Why the store is not used; None if it is.
+        jobs: Transcription jobs, by state; None if transcription is off.
+        parked_jobs: Jobs among them that wait until somebody mends something.
+        transcription_fault: Why the service is not asked; None if it is.
+        oldest: Calls that are not done, the oldest first.
+        parked: Those that wait until somebody mends something, likewise.
+    """
+
+    spool: Spooled | None
+    uploads: Mapping[str, int]
+    store_fault: str | None
+    jobs: Mapping[str, int] | None
+    parked_jobs: int
+    transcription_fault: str | None
+    oldest: Sequence[WaitingCall]
+    parked: Sequence[WaitingCall]
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the page knows of the service.
 
     Attributes:
         live: Looks at what goes on, and at so many of the newest calls.
+        waiting: Looks at what is not done, and at so many calls of each kind.
+        retry: Tries all of it again at once.
         index: Finds recordings.
         store: Where they are.
         prefix: What their keys begin with.
@@ -113,6 +187,8 @@ class Surroundings:
     """
 
     live: Callable[[int], Awaitable[LiveView]]
+    waiting: Callable[[int], Awaitable[WaitingView]]
+    retry: Callable[[], None]
     index: CallIndex
     store: Store
     prefix: str
