@@ -55,6 +55,8 @@ JOB_OWN_PARAMS = (
 
 _MAX_PARAMS_BYTES = 1024 * 1024
 _LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
+# One that is easily guessed is none. Source: NIST SP 800-63B, and more.
+_SHORTEST_PASSWORD = 12
 # Peaks of a 16-bit sample lie between these.
 _LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
 
@@ -225,6 +227,15 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _password(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text.isprintable():
+        raise ValueError("holds a character that cannot be typed")
+    if len(text) < _SHORTEST_PASSWORD:
+        raise ValueError(f"must have at least {_SHORTEST_PASSWORD} characters")
+    return value
+
+
 def _secret_url(value: SecretStr) -> SecretStr:
     _url(value.get_secret_value())
     return value
@@ -336,6 +347,7 @@ def _no_constant(_: str) -> object:
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
 Host = Annotated[str, AfterValidator(_host)]
 Bucket = Annotated[str, AfterValidator(check_bucket)]
 Region = Annotated[str, AfterValidator(_region)]

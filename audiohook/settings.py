@@ -53,6 +53,7 @@ from audiohook.setting_values import (
     LogLevel,
     NewCalls,
     ParameterName,
+    Password,
     Port,
     Region,
     SecretName,
@@ -346,6 +347,17 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address of that port; whoever can reach it can read it",
         examples=["127.0.0.1"],
+    )
+    admin_password: Password | None = Field(
+        None,
+        description="Password of the page on that port, which is closed without one if"
+        " other machines can reach it",
+        examples=["correct-horse-battery-staple"],
+    )
+    show_numbers: bool = Field(
+        False,
+        description="Show the numbers of callers on that page",
+        examples=["false"],
     )
     api_tokens_file: Path | None = Field(
         None,
