@@ -288,6 +288,7 @@ GOOD = [
     ("TRANSCRIBE_SILENCE", "-60", -60.0),
     ("KEEP_RAW", "false", False),
     ("KEEP_RAW", "1", True),
+    ("KEEP_PEAKS", "no", False),
     ("WAV_ENCODING", "ulaw", "ulaw"),
     ("CHANNEL_LAYOUT", "split", "split"),
     ("GAPS", "cut", "cut"),
@@ -541,7 +542,7 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_describe_has_every_setting_once() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 51
+    assert len({row.name for row in rows}) == len(rows) == 52
     assert all(row.meaning and "\n" not in row.meaning for row in rows)
     by_name = {row.name: row.default for row in rows}
     assert by_name["PORT"] == "3000"
