@@ -39,7 +39,10 @@ extensions = [
     )
     for name in (
         "_ulaw",
-        "_divert",
+        "_divert.diverter",
+        "_divert.lane",
+        "_divert.batch",
+        "_divert.fleet",
         "protocol._ping",
         "recording._peaks",
         "simulator.load._frames",
