@@ -123,6 +123,6 @@ $(VENV)/dev: $(VENV)/built pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html \
-	    audiohook/*/*.so audiohook/*/*.c audiohook/*/*.html \
-	    audiohook/*/*/*.so audiohook/*/*/*.c audiohook/*/*/*.html
+	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c \
+	    audiohook/*/*.so audiohook/*/*.c audiohook/*/*/*.so audiohook/*/*/*.c
+	find audiohook -name '*.html' -not -path 'audiohook/web/templates/*' -delete

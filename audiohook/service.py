@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.admin.figures import Lookout
 from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
@@ -23,12 +24,14 @@ from audiohook.api import calls as api_calls
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
+from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
 from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
+from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
@@ -70,6 +73,25 @@ _LAST_REQUESTS_DEADLINE = 5 * SECONDS
 # How often leftovers of other processes are looked for, and when there are more.
 _ADOPT_INTERVAL = 60 * SECONDS
 _ADOPT_SOON = 1 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the service stands: what is known without counting anything.
+
+    Attributes:
+        handshakes: Connections that have not asked for anything yet.
+        draining: Whether the service is about to stop.
+        can_record: Whether the disk takes new calls.
+        refusal: Why no new call is welcome, for whatever reason; None if it is.
+        pump: The ingest pass.
+    """
+
+    handshakes: int
+    draining: bool
+    can_record: bool
+    refusal: str | None
+    pump: PumpStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +247,24 @@ class Service:
             tokens,
             log=log,
         )
+        lookout = Lookout(self, spool_folder, clock=clock)
+        glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
+        backlog = Backlog(
+            self._deliveries,
+            None if self._transcribing is None else self._transcribing.jobs,
+            lookout,
+        )
         page = make_page(
             settings,
             WebSurroundings(
-                statistics=self.statistics,
+                live=glance.look,
+                waiting=backlog.look,
+                retry=backlog.retry,
                 index=self.index,
                 store=self._store,
                 prefix=settings.s3_key_prefix,
                 log=log,
+                clock=clock,
             ),
             sockets.get(ADMIN_SOCKETS, ()),
             log=log,
@@ -243,6 +275,7 @@ class Service:
                 spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
                 rooms=[api, *page],
+                lookout=lookout,
                 clock=clock,
             ),
             host=settings.admin_host,
@@ -267,6 +300,16 @@ class Service:
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
             index=self.index.statistics(),
+        )
+
+    def standing(self) -> Standing:
+        """Returns how the service stands; cheaper than `statistics`."""
+        return Standing(
+            handshakes=self._listener.handshakes_in_flight,
+            draining=self._draining,
+            can_record=self._spool.can_record,
+            refusal=self._refusal(),
+            pump=self._pump.statistics(),
         )
 
     def stop(self) -> None:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from audiohook.web.call import CallPages
+from audiohook.web.feed import Feed
 from audiohook.web.gate import Gate
 from audiohook.web.live import LivePages
 from audiohook.web.pages import Pages
+from audiohook.web.waiting import WaitingPages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +34,14 @@ def make_routes(
     """
     pages = Pages(show_numbers=show_numbers)
     gate = Gate(access, pages, log=surroundings.log)
-    live = LivePages(surroundings)
+    live = LivePages(Feed(surroundings, pages))
+    waiting = WaitingPages(surroundings)
     calls = CallPages(surroundings)
     return [
         Route("/", gate.endpoint(live.show)),
+        Route("/live/events", gate.endpoint(live.events)),
+        Route("/waiting", gate.endpoint(waiting.show)),
+        Route("/waiting/retry", gate.endpoint(waiting.retry), methods=["POST"]),
         Route("/calls/{name}", gate.endpoint(calls.show)),
         Route("/login", gate.login, methods=["GET", "POST"]),
         Route("/logout", gate.endpoint(gate.logout), methods=["POST"]),

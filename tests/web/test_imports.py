@@ -19,7 +19,7 @@ KNOWN = (
     "audiohook.__version__",
 )
 # Who puts the service together.
-COMPOSERS = {"facing.py", "service.py"}
+COMPOSERS = {"backlog.py", "facing.py", "glance.py", "service.py"}
 
 
 def imports_of(path: Path) -> set[str]:
