@@ -233,6 +233,11 @@ class Settings(BaseSettings):
         description="Store the µ-law audio as received beside the WAV",
         examples=["true"],
     )
+    keep_peaks: bool = Field(
+        True,
+        description="Store a small `.dat` beside the WAV that its waveform is drawn from",
+        examples=["true"],
+    )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
         "pcm16", description="Samples of the WAV", examples=["pcm16"]
     )
