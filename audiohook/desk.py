@@ -129,7 +129,7 @@ class CallDesk:
             await answer(stream, error.http_status, b"refused\n")
             return
         del head  # see where it comes from
-        place = around.admission.admit(credentials.key_id)
+        place = around.admission.admit(credentials.key_id, credentials.record.limits)
         call = Call(stream, credentials, around, place)
         self._live.add(call)
         if len(self._live) == 1:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
+    from audiohook.keys import KeyRecord
     from audiohook.recording.spool import SpoolStatistics
     from audiohook.settings import Settings
     from audiohook.storage.delivery import DeliveryStatistics
@@ -105,7 +106,7 @@ class Service:
 
     Args:
         settings: What the operator chose.
-        keys: API keys and their client secrets.
+        keys: API keys and what goes with them.
         log: Where lines go.
         clock: Unix time in seconds.
         read_settings: Finds the settings anew, for :meth:`reload`. It may block, and
@@ -126,7 +127,7 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        keys: Mapping[str, bytes | None],
+        keys: Mapping[str, KeyRecord],
         *,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.time,

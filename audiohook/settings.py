@@ -44,6 +44,7 @@ from audiohook.setting_values import (
     BaseUrl,
     Bucket,
     ClientSecret,
+    CustomConfigWords,
     Host,
     JobParams,
     JobParamsFile,
@@ -55,6 +56,7 @@ from audiohook.setting_values import (
     ParameterName,
     Port,
     Region,
+    SecretName,
     SecretUrl,
     Silence,
     StorageClass,
@@ -91,7 +93,8 @@ class Description(NamedTuple):
 
 
 def _default_host(data: dict[str, Any]) -> str | None:
-    has_key = data.get("api_key") or data.get("api_keys_file")
+    names = ("api_key", "api_keys_file", "api_keys_secret")
+    has_key = any(data.get(name) for name in names)
     return None if has_key else "127.0.0.1"
 
 
@@ -131,6 +134,29 @@ class Settings(BaseSettings):
         description="JSON file that maps API keys to client secrets, for more than"
         " one integration",
         examples=["/etc/audiohook/keys.json"],
+    )
+    api_keys_secret: SecretName | None = Field(
+        None,
+        description="Name or ARN of a secret in AWS Secrets Manager that holds the"
+        " same JSON as API_KEYS_FILE",
+        examples=["audiohook/keys"],
+    )
+    api_keys_refresh: float = Field(
+        5 * MINUTES,
+        ge=10 * SECONDS,
+        le=24 * HOURS,
+        allow_inf_nan=False,
+        description="Seconds after which API_KEYS_SECRET is read again; for a key that"
+        " is not known it is read at once, but at most once a minute",
+        examples=["300"],
+    )
+    custom_config_allow: CustomConfigWords = Field(
+        [],
+        description="What customConfig of an integration may set for its calls, with"
+        " commas between: language, transcription, layout, keep_raw, prefix, mode,"
+        " and neither",
+        examples=["language,prefix"],
+        json_schema_extra={"default": ""},
     )
     host: Host | None = Field(
         default_factory=_default_host,
