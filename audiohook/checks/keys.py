@@ -38,7 +38,7 @@ def _look(settings: Settings) -> Iterator[Verdict]:
     except ConfigError as error:
         yield _fault(error)
     else:
-        yield _judge([bool(secret) for secret in keys.values()])
+        yield _judge([bool(record.secrets) for record in keys.values()])
     if settings.api_tokens_file is not None:
         try:
             tokens = configured_tokens(settings) or ()
