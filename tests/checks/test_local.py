@@ -141,7 +141,7 @@ async def test_key_without_a_secret_is_told() -> None:
         ("{", "is not JSON"),
         ("[]", "is not one JSON object"),
         ("{}", "holds no key"),
-        ('{"a": "?"}', "entry 1: the secret is not base64"),
+        ('{"a": "?"}', "entry 1 (key ca978112): the secret is not base64"),
     ],
 )
 async def test_keys_file_that_cannot_be_used_is_told(
