@@ -24,6 +24,7 @@ from audiohook import (
 )
 from audiohook.authentication import configured_keys
 from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.keys import KeyRecord
 from audiohook.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def serve(
     announce: Callable[[int], None] = _no_announcement
     if not keys:
         key = secrets.token_urlsafe(_KEY_BYTES)
-        keys = {key: None}
+        keys = {key: KeyRecord()}
         announce = _announcement(key)
     if chosen.assemblyai_api_key is None:
         log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")

@@ -99,12 +99,18 @@ async def test_redirects_are_not_followed() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("120", 120.0), ("99999", 3600.0), ("1" * 400, None), ("soon", None), ("²", None)],
+    [
+        ("120", 120.0),
+        ("99999", 3600.0),
+        ("1" * 400, None),
+        ("soon", None),
+        ("-5", None),
+    ],
 )
 async def test_receiver_may_say_when_to_come_again(
     text: str, seconds: float | None
 ) -> None:
-    answer = Answer(503, headers=(("Retry-After", text.encode().decode("latin-1")),))
+    answer = Answer(503, headers=(("Retry-After", text),))
     assert (await refused(answer)).retry_after == seconds
 
 
