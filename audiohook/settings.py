@@ -40,6 +40,7 @@ from pydantic_settings import (
 from audiohook.errors import ConfigError
 from audiohook.setting_sources import Credentials, name_of, read_env_file
 from audiohook.setting_values import (
+    NOTIFY_KINDS,
     ApiKey,
     BaseUrl,
     Bucket,
@@ -53,6 +54,9 @@ from audiohook.setting_values import (
     Language,
     LogLevel,
     NewCalls,
+    NotifyKinds,
+    NotifySecret,
+    NotifyUrl,
     ParameterName,
     Password,
     Port,
@@ -334,6 +338,29 @@ class Settings(BaseSettings):
         " ASSEMBLYAI_API_KEY, the same in every process",
         examples=["c2VjcmV0IGZvciByZXBvcnRz"],
     )
+    notify_url: NotifyUrl | None = Field(
+        None,
+        description="Address that gets a signed POST for what becomes of calls; https"
+        " unless it is on this machine",
+        examples=["https://example.com/audiohook"],
+    )
+    notify_secret: NotifySecret | None = Field(
+        None,
+        description="What these are signed with: base64, with or without whsec_; two"
+        " with a comma between while one takes the other's place",
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="],
+    )
+    notify_kinds: NotifyKinds = Field(
+        NOTIFY_KINDS,
+        description="What is told, with commas between",
+        examples=["stored,transcribed,failed"],
+        json_schema_extra={"default": ",".join(NOTIFY_KINDS)},
+    )
+    notify_participants: bool = Field(
+        False,
+        description="Tell numbers and names of the participant too",
+        examples=["false"],
+    )
     tls_certificate: Path | None = Field(
         None,
         description="Certificate chain in PEM, if TLS ends in this process",
@@ -448,6 +475,10 @@ class Settings(BaseSettings):
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
         if self.webhook_secret and not self.webhook_url:
             yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
+        if self.notify_url and not self.notify_secret:
+            yield "NOTIFY_URL: goes with NOTIFY_SECRET, which is not set"
+        if self.notify_secret and not self.notify_url:
+            yield "NOTIFY_SECRET: goes with NOTIFY_URL, which is not set"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 
