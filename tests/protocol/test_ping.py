@@ -111,12 +111,15 @@ def test_numbers_as_long_as_can_be_are_exact() -> None:
     assert read(text, seq=longest + 1) is None
 
 
+NUMBERS_KEPT = ("_now", "_deadline", "_seq", "_peer_seq", "_seen_audio_bytes")
+
+
 def insides(session: Session) -> dict[str, Any]:
-    values = slots_of(session)
+    values = slots_of(session) | {name: getattr(session, name) for name in NUMBERS_KEPT}
     timeline, hold = values.pop("_timeline"), slots_of(values.pop("_hold"))
-    hold["_texts"] = slots_of(hold["_texts"])
-    hold["_kinds"] = [slots_of(each) for each in hold["_kinds"].values()]
+    allowances = [hold.pop("texts"), *hold.pop("_kinds").values()]
     return values | {
+        "allowances": [(each.left, each.filled_at) for each in allowances],
         "hold": hold,
         "gaps": timeline.gaps,
         "start": timeline.start_samples,
