@@ -267,10 +267,16 @@ class Call:
         self._unsaid = True
         self._waiting.cancel()
 
-    def check_deadline(self, now: float) -> None:
-        """Wakes the call's task if its session has waited long enough."""
-        if now >= min(self._session.deadline, self._give_up_at):
+    def check_deadline(self, now: float) -> float:
+        """Wakes the call's task if its session has waited long enough.
+
+        Returns:
+            Until when it may wait, on Trio's clock.
+        """
+        deadline = min(self._session.deadline, self._give_up_at)
+        if now >= deadline:
             self._call_task()
+        return deadline
 
     def _call_task(self) -> None:
         """Has this call's task look up from waiting for a message."""

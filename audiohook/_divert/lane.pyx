@@ -11,7 +11,7 @@ from libc.stdlib cimport free
 
 from audiohook._divert.diverter cimport AT_HEAD, KEEP_AUDIO, Diverter
 from audiohook._divert.hearer cimport TEXT_MAX, Hearer
-from audiohook._divert.room cimport Room, add, clear, drop_front
+from audiohook._divert.room cimport SPARE_ROOM, Room, add, clear, drop_front
 
 cdef extern from "<sys/types.h>" nogil:
     ctypedef long off_t
@@ -28,6 +28,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     READS_A_SWEEP = 8
     REST_LIMIT = 262144
+    ROUND_ROOM = 8192
     FINAL_TEXT = 0x81
 
 
@@ -299,7 +300,7 @@ cdef class Lane(Diverter):
             return False
         tail = self.audio.used - n
         rest.data = NULL
-        rest.used = rest.size = 0
+        rest.used = rest.size = rest.wanted = 0
         if tail and add(&rest, self.audio.data + n, tail) < 0:
             # Stay as we were: the next batch tries again.
             return False
@@ -307,6 +308,11 @@ cdef class Lane(Diverter):
         self.spill = self.audio
         self.spill.used = n
         self.spill_done = 0
+        # As much comes until the next time. Grown in steps, each lane would have its
+        # audio copied once more on the way.
+        rest.wanted = (self.audio.used + ROUND_ROOM - 1) // ROUND_ROOM * ROUND_ROOM
+        if rest.wanted > SPARE_ROOM:
+            rest.wanted = 0
         self.audio = rest
         self.committed -= n
         return True
