@@ -45,7 +45,8 @@ extensions = [
         "_divert.batch",
         "_divert.fleet",
         "protocol._ping",
-        "protocol._pulse",
+        "protocol._pong",
+        "recording._peaks",
         "simulator.load._frames",
     )
 ]

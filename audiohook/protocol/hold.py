@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from audiohook.protocol._pulse import Allowance
+from audiohook.protocol._pong import Allowance
 
 # Messages of each kind a second, and at once. The peer counts them as they arrive,
 # and the network may bring them closer together than they were sent; so one fewer

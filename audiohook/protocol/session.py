@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from audiohook.errors import LocalProtocolError, RemoteProtocolError
 from audiohook.protocol._ping import read_usual_ping
-from audiohook.protocol._pulse import Pulse
+from audiohook.protocol._pong import Answerer
 from audiohook.protocol.events import (
     BinaryAccepted,
     CloseReceived,
@@ -139,7 +139,7 @@ class Timers:
 DEFAULT_TIMERS: Final = Timers()
 
 
-class Session(Pulse):
+class Session(Answerer):
     """The server's side of one session.
 
     A probe and a session without audio have nothing to record, so they give no events
@@ -212,6 +212,7 @@ class Session(Pulse):
         self._peer_paused = False
         self._drift_samples = 0
         self._seen_audio_bytes = 0
+        self._pinged_at = -math.inf
 
     @property
     def state(self) -> State:
@@ -222,6 +223,11 @@ class Session(Pulse):
     def deadline(self) -> float:
         """When to call `handle_timeout`, in seconds; infinite if not at all."""
         return self._deadline
+
+    @property
+    def pinged_at(self) -> float | None:
+        """When the peer last pinged, in seconds; None if it never did."""
+        return None if self._pinged_at == -math.inf else self._pinged_at
 
     @property
     def timeline(self) -> Timeline:
@@ -803,6 +809,7 @@ class Session(Pulse):
         )
 
     def _answer_ping(self, clientseq: int) -> None:
+        self._pinged_at = self._now
         self._unsent.append(pong_text(self._session_id, self._next_seq(), clientseq))
 
     def _release_held(self) -> None:

@@ -8,7 +8,14 @@ if TYPE_CHECKING:
     from audiohook.protocol.session import Session
 
 # Those that are kept where a ping can be answered in C.
-NUMBERS_KEPT = ("_now", "_deadline", "_seq", "_peer_seq", "_seen_audio_bytes")
+NUMBERS_KEPT = (
+    "_now",
+    "_deadline",
+    "_pinged_at",
+    "_seq",
+    "_peer_seq",
+    "_seen_audio_bytes",
+)
 
 
 def insides(session: Session) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiohook.protocol._pulse import Allowance
+from audiohook.protocol._pong import Allowance
 from audiohook.protocol.events import (
     GapRecorded,
     HoldAnswered,

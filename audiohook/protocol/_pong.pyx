@@ -60,7 +60,7 @@ cdef class Allowance:
             self.filled_at = now
 
 
-cdef class Pulse(Hearer):
+cdef class Answerer(Hearer):
     """The numbers of a session that a usual ping changes.
 
     `audiohook.protocol.session.Session` derives from it, and is the only one to
@@ -137,6 +137,7 @@ cdef class Pulse(Hearer):
 
     cdef void _answered(self, int64_t audio_bytes, double now) noexcept nogil:
         self._now = now
+        self._pinged_at = now
         self._seen_audio_bytes = audio_bytes
         self._deadline = now + self._idle
         self._peer_seq += 1

@@ -1,6 +1,6 @@
 from audiohook._divert.hearer import Hearer
 
-# What the docstrings in `_pulse.pyx` say holds here.
+# What the docstrings in `_pong.pyx` say holds here.
 
 class Allowance:
     def __init__(self, per_second: float, burst: float, now: float) -> None: ...
@@ -11,9 +11,10 @@ class Allowance:
     def spend(self, now: float) -> None: ...
     def wait(self, now: float) -> float: ...
 
-class Pulse(Hearer):
+class Answerer(Hearer):
     _now: float
     _deadline: float
+    _pinged_at: float
     _seq: int
     _peer_seq: int
     _seen_audio_bytes: int

@@ -16,9 +16,10 @@ cdef class Allowance:
     cdef void _fill(self, double now) noexcept nogil
 
 
-cdef class Pulse(Hearer):
+cdef class Answerer(Hearer):
     cdef public double _now
     cdef public double _deadline
+    cdef public double _pinged_at
     cdef public int64_t _seq
     cdef public int64_t _peer_seq
     cdef public int64_t _seen_audio_bytes
