@@ -37,7 +37,13 @@ extensions = [
         extra_link_args=link_args,
         define_macros=[("AUDIOHOOK_BASELINE", "1")] if BASELINE else [],
     )
-    for name in ("_ulaw", "_divert", "protocol._ping", "simulator.load._frames")
+    for name in (
+        "_ulaw",
+        "_divert",
+        "protocol._ping",
+        "recording._files",
+        "simulator.load._frames",
+    )
 ]
 
 setup(
