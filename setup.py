@@ -39,9 +39,13 @@ extensions = [
     )
     for name in (
         "_ulaw",
-        "_divert",
+        "_divert.diverter",
+        "_divert.lane",
+        "_divert.batch",
+        "_divert.fleet",
         "protocol._ping",
         "recording._files",
+        "recording._peaks",
         "simulator.load._frames",
     )
 ]

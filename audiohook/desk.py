@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,6 +13,7 @@ from audiohook.authentication import FAILURE_DELAY
 from audiohook.call import Call
 from audiohook.errors import AuthenticationError
 from audiohook.ingest.http import answer
+from audiohook.protocol.state import State
 
 if TYPE_CHECKING:
     from audiohook.call import Surroundings
@@ -71,7 +73,8 @@ class CallDesk:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
-        self._live: set[Call] = set()
+        # In the order in which they came.
+        self._live: dict[Call, None] = {}
         self._strangers = Strangers()
         self._some_live = trio.Event()
         self._none_live = trio.Event()
@@ -91,6 +94,17 @@ class CallDesk:
     def live_calls(self) -> list[Call]:
         """Returns the live calls that have said what they are."""
         return [call for call in self._live if call.opened is not None]
+
+    def newest_calls(self, most: int) -> list[Call]:
+        """Returns the newest of the live calls that were let in, without probes."""
+        let_in = (
+            call
+            for call in reversed(self._live)
+            if call.opened is not None
+            and not call.opened.is_probe
+            and call.state not in (State.REJECTING, State.ENDED)
+        )
+        return list(islice(let_in, most))
 
     def count_audio(self) -> None:
         """Brings the counters of audio up to date; until then live calls lag."""
@@ -129,9 +143,9 @@ class CallDesk:
             await answer(stream, error.http_status, b"refused\n")
             return
         del head  # see where it comes from
-        place = around.admission.admit(credentials.key_id)
+        place = around.admission.admit(credentials.key_id, credentials.record.limits)
         call = Call(stream, credentials, around, place)
-        self._live.add(call)
+        self._live[call] = None
         if len(self._live) == 1:
             self._none_live = trio.Event()
             self._some_live.set()
@@ -139,7 +153,7 @@ class CallDesk:
             await call.run()
         finally:
             place.leave()
-            self._live.discard(call)
+            self._live.pop(call, None)
             if not self._live:
                 self._none_live.set()
                 self._some_live = trio.Event()

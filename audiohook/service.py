@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.admin.figures import Lookout
 from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
@@ -23,11 +24,14 @@ from audiohook.api import calls as api_calls
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
+from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
+from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
+from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
@@ -41,6 +45,7 @@ from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_index, make_storage
 from audiohook.systemd import ADMIN_SOCKETS, SERVICE_SOCKETS, Notifier
 from audiohook.transcribing import make_transcribing
+from audiohook.web.surroundings import Surroundings as WebSurroundings
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
 
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
+    from audiohook.keys import KeyRecord
     from audiohook.recording.spool import SpoolStatistics
     from audiohook.settings import Settings
     from audiohook.storage.delivery import DeliveryStatistics
@@ -68,6 +74,25 @@ _LAST_REQUESTS_DEADLINE = 5 * SECONDS
 # How often leftovers of other processes are looked for, and when there are more.
 _ADOPT_INTERVAL = 60 * SECONDS
 _ADOPT_SOON = 1 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the service stands: what is known without counting anything.
+
+    Attributes:
+        handshakes: Connections that have not asked for anything yet.
+        draining: Whether the service is about to stop.
+        can_record: Whether the disk takes new calls.
+        refusal: Why no new call is welcome, for whatever reason; None if it is.
+        pump: The ingest pass.
+    """
+
+    handshakes: int
+    draining: bool
+    can_record: bool
+    refusal: str | None
+    pump: PumpStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +130,7 @@ class Service:
 
     Args:
         settings: What the operator chose.
-        keys: API keys and their client secrets.
+        keys: API keys and what goes with them.
         log: Where lines go.
         clock: Unix time in seconds.
         read_settings: Finds the settings anew, for :meth:`reload`. It may block, and
@@ -126,7 +151,7 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        keys: Mapping[str, bytes | None],
+        keys: Mapping[str, KeyRecord],
         *,
         log: FilteringBoundLogger,
         clock: Callable[[], float] = time.time,
@@ -223,12 +248,35 @@ class Service:
             tokens,
             log=log,
         )
+        lookout = Lookout(self, spool_folder, clock=clock)
+        glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
+        backlog = Backlog(
+            self._deliveries,
+            None if self._transcribing is None else self._transcribing.jobs,
+            lookout,
+        )
+        page = make_page(
+            settings,
+            WebSurroundings(
+                live=glance.look,
+                waiting=backlog.look,
+                retry=backlog.retry,
+                index=self.index,
+                store=self._store,
+                prefix=settings.s3_key_prefix,
+                log=log,
+                clock=clock,
+            ),
+            sockets.get(ADMIN_SOCKETS, ()),
+            log=log,
+        )
         self._admin = AdminServer(
             make_app(
                 self,
                 spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
-                rooms=[api],
+                rooms=[api, *page],
+                lookout=lookout,
                 clock=clock,
             ),
             host=settings.admin_host,
@@ -253,6 +301,16 @@ class Service:
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
             index=self.index.statistics(),
+        )
+
+    def standing(self) -> Standing:
+        """Returns how the service stands; cheaper than `statistics`."""
+        return Standing(
+            handshakes=self._listener.handshakes_in_flight,
+            draining=self._draining,
+            can_record=self._spool.can_record,
+            refusal=self._refusal(),
+            pump=self._pump.statistics(),
         )
 
     def stop(self) -> None:

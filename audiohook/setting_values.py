@@ -30,8 +30,21 @@ _HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9]
 # What Amazon calls safe in keys; a part with a dot in front would be hidden.
 _KEY_PART_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
 _MAX_PREFIX_BYTES = 512
+# With the longest prefix before it, all keys are within what a store takes.
+_MAX_PART_BYTES = 128
 # Source: Amazon S3 User Guide, "Categorizing your objects using tags".
 _MAX_TAGS = 10
+CUSTOM_CONFIG_WORDS = (
+    "language",
+    "transcription",
+    "layout",
+    "keep_raw",
+    "prefix",
+    "mode",
+    "neither",
+)
+"""What may be allowed to be set by ``customConfig``."""
+
 JOB_OWN_PARAMS = (
     "audio_url",
     "webhook_url",
@@ -42,6 +55,8 @@ JOB_OWN_PARAMS = (
 
 _MAX_PARAMS_BYTES = 1024 * 1024
 _LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
+# One that is easily guessed is none. Source: NIST SP 800-63B, and more.
+_SHORTEST_PASSWORD = 12
 # Peaks of a 16-bit sample lie between these.
 _LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
 
@@ -109,7 +124,8 @@ def _host(value: str) -> str:
     return value
 
 
-def _bucket(value: str) -> str:
+def check_bucket(value: str) -> str:
+    """Return the name of a bucket; `ValueError` if it is none."""
     if not _BUCKET_PATTERN.fullmatch(value):
         raise ValueError(
             "is not a bucket's name (no s3://, no folders; those go in S3_KEY_PREFIX)"
@@ -123,7 +139,8 @@ def _region(value: str) -> str:
     return value
 
 
-def _key_prefix(value: str) -> str:
+def check_key_prefix(value: str) -> str:
+    """Return what keys may begin with, with a slash at its end; else `ValueError`."""
     prefix = value.removesuffix("/")
     if prefix.startswith("/") or not prefix:
         raise ValueError("must be relative and not empty")
@@ -135,6 +152,16 @@ def _key_prefix(value: str) -> str:
     if len(prefix.encode("utf-8")) > _MAX_PREFIX_BYTES:
         raise ValueError(f"must not be longer than {_MAX_PREFIX_BYTES} bytes")
     return prefix + "/"
+
+
+def check_part_of_prefix(value: str) -> str:
+    """Return what may stand behind a prefix; else `ValueError`.
+
+    It may come from the network, and need not be as long.
+    """
+    if len(value) > _MAX_PART_BYTES:
+        raise ValueError(f"must not be longer than {_MAX_PART_BYTES} bytes")
+    return check_key_prefix(value)
 
 
 def _url(value: str) -> str:
@@ -167,6 +194,13 @@ def _parameter_name(value: str) -> str:
     return value
 
 
+def _secret_name(value: str) -> str:
+    # Source: AWS Secrets Manager, "CreateSecret", Name; and the form of an ARN.
+    if not re.fullmatch(r"[A-Za-z0-9/_+=.@:-]{1,2048}", value):
+        raise ValueError("is neither the name nor the ARN of a secret")
+    return value
+
+
 def _storage_class(value: str) -> str:
     if not re.fullmatch(r"[A-Z0-9_]{1,64}", value):
         raise ValueError("is not a storage class, which is in capitals")
@@ -193,6 +227,15 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _password(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text.isprintable():
+        raise ValueError("holds a character that cannot be typed")
+    if len(text) < _SHORTEST_PASSWORD:
+        raise ValueError(f"must have at least {_SHORTEST_PASSWORD} characters")
+    return value
+
+
 def _secret_url(value: SecretStr) -> SecretStr:
     _url(value.get_secret_value())
     return value
@@ -211,8 +254,11 @@ def _json_object(value: object) -> object:
 
 
 def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+    return read_rate(value) if isinstance(value, str) else value
+
+
+def read_rate(value: str) -> Rate:
+    """Read how often something may happen; `ValueError` if it does not say."""
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?::([0-9]{1,9}))?", value)
     if match is None:
         raise ValueError("is neither a number per second nor number:burst")
@@ -220,7 +266,7 @@ def _rate(value: object) -> object:
     if not per_second:
         raise ValueError("must be more than 0")
     burst = match[2] or math.ceil(per_second * _BURST_SECONDS)
-    return Rate(per_second, int(burst))
+    return _burst(Rate(per_second, int(burst)))
 
 
 def _burst(value: Rate) -> Rate:
@@ -233,7 +279,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def check_job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return parameters of jobs; `ValueError` if one is not anybody's to set."""
     for name in JOB_OWN_PARAMS:
         if name in value:
             raise ValueError(f"must not hold {name}, which every job gets by itself")
@@ -260,7 +307,8 @@ def _json_file(value: object) -> object:
         raise ValueError(f"names a file that {error}") from None
 
 
-def _language(value: str) -> str:
+def check_language(value: str) -> str:
+    """Return a choice of language in lower case; `ValueError` if it is none."""
     language = value.lower().replace("-", "_")
     if not _LANGUAGE_PATTERN.fullmatch(language):
         raise ValueError("is neither call nor detect nor the code of a language")
@@ -278,6 +326,20 @@ def _silence(value: object) -> object:
     return value
 
 
+def _words(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [word for each in value.split(",") if (word := each.strip())]
+
+
+def _custom_config_words(value: list[str]) -> list[str]:
+    if not set(value) <= set(CUSTOM_CONFIG_WORDS):
+        raise ValueError(
+            f"may hold {', '.join(CUSTOM_CONFIG_WORDS)} only, with commas between"
+        )
+    return value
+
+
 def _no_constant(_: str) -> object:
     raise ValueError
 
@@ -285,30 +347,38 @@ def _no_constant(_: str) -> object:
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
 Host = Annotated[str, AfterValidator(_host)]
-Bucket = Annotated[str, AfterValidator(_bucket)]
+Bucket = Annotated[str, AfterValidator(check_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
-KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+KeyPrefix = Annotated[str, AfterValidator(check_key_prefix)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 KeyId = Annotated[str, AfterValidator(_key_id)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+SecretName = Annotated[str, AfterValidator(_secret_name)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
 JobParams = Annotated[
     dict[str, JsonValue],
     NoDecode,
     BeforeValidator(_json_object),
-    AfterValidator(_job_params),
+    AfterValidator(check_job_params),
 ]
 JobParamsFile = Annotated[
     dict[str, JsonValue],
     NoDecode,
     BeforeValidator(_json_file),
-    AfterValidator(_job_params),
+    AfterValidator(check_job_params),
 ]
-Language = Annotated[str, AfterValidator(_language)]
+Language = Annotated[str, AfterValidator(check_language)]
 Silence = Annotated[float | Literal["off"], BeforeValidator(_silence)]
+CustomConfigWords = Annotated[
+    list[str],
+    NoDecode,
+    BeforeValidator(_words),
+    AfterValidator(_custom_config_words),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
 LogLevel = Annotated[

@@ -43,6 +43,7 @@ from audiohook.setting_values import (
     BaseUrl,
     Bucket,
     ClientSecret,
+    CustomConfigWords,
     Host,
     JobParams,
     JobParamsFile,
@@ -52,8 +53,10 @@ from audiohook.setting_values import (
     LogLevel,
     NewCalls,
     ParameterName,
+    Password,
     Port,
     Region,
+    SecretName,
     SecretUrl,
     Silence,
     StorageClass,
@@ -90,7 +93,8 @@ class Description(NamedTuple):
 
 
 def _default_host(data: dict[str, Any]) -> str | None:
-    has_key = data.get("api_key") or data.get("api_keys_file")
+    names = ("api_key", "api_keys_file", "api_keys_secret")
+    has_key = any(data.get(name) for name in names)
     return None if has_key else "127.0.0.1"
 
 
@@ -130,6 +134,29 @@ class Settings(BaseSettings):
         description="JSON file that maps API keys to client secrets, for more than"
         " one integration",
         examples=["/etc/audiohook/keys.json"],
+    )
+    api_keys_secret: SecretName | None = Field(
+        None,
+        description="Name or ARN of a secret in AWS Secrets Manager that holds the"
+        " same JSON as API_KEYS_FILE",
+        examples=["audiohook/keys"],
+    )
+    api_keys_refresh: float = Field(
+        5 * MINUTES,
+        ge=10 * SECONDS,
+        le=24 * HOURS,
+        allow_inf_nan=False,
+        description="Seconds after which API_KEYS_SECRET is read again; for a key that"
+        " is not known it is read at once, but at most once a minute",
+        examples=["300"],
+    )
+    custom_config_allow: CustomConfigWords = Field(
+        [],
+        description="What customConfig of an integration may set for its calls, with"
+        " commas between: language, transcription, layout, keep_raw, prefix, mode,"
+        " and neither",
+        examples=["language,prefix"],
+        json_schema_extra={"default": ""},
     )
     host: Host | None = Field(
         default_factory=_default_host,
@@ -204,6 +231,11 @@ class Settings(BaseSettings):
     keep_raw: bool = Field(
         True,
         description="Store the µ-law audio as received beside the WAV",
+        examples=["true"],
+    )
+    keep_peaks: bool = Field(
+        True,
+        description="Store a small `.dat` beside the WAV that its waveform is drawn from",
         examples=["true"],
     )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
@@ -320,6 +352,17 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address of that port; whoever can reach it can read it",
         examples=["127.0.0.1"],
+    )
+    admin_password: Password | None = Field(
+        None,
+        description="Password of the page on that port, which is closed without one if"
+        " other machines can reach it",
+        examples=["correct-horse-battery-staple"],
+    )
+    show_numbers: bool = Field(
+        False,
+        description="Show the numbers of callers on that page",
+        examples=["false"],
     )
     api_tokens_file: Path | None = Field(
         None,

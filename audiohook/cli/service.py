@@ -15,6 +15,7 @@ from rich.console import Console
 from audiohook import elsewhere, recovery, service, settings, sqs, systemd, worker
 from audiohook.authentication import configured_keys
 from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.keys import KeyRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +51,7 @@ def serve(
     announce: Callable[[int], None] = _no_announcement
     if not keys:
         key = secrets.token_urlsafe(_KEY_BYTES)
-        keys = {key: None}
+        keys = {key: KeyRecord()}
         announce = _announcement(key)
     if chosen.assemblyai_api_key is None:
         log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")

@@ -172,6 +172,7 @@ class Session:
         "_organization_id",
         "_peer_paused",
         "_peer_seq",
+        "_pinged_at",
         "_seen_audio_bytes",
         "_seq",
         "_session_id",
@@ -214,6 +215,7 @@ class Session:
         self._peer_paused = False
         self._drift_samples = 0
         self._seen_audio_bytes = 0
+        self._pinged_at: float | None = None
 
     @property
     def state(self) -> State:
@@ -224,6 +226,11 @@ class Session:
     def deadline(self) -> float:
         """When to call `handle_timeout`, in seconds; infinite if not at all."""
         return self._deadline
+
+    @property
+    def pinged_at(self) -> float | None:
+        """When the peer last pinged, in seconds; None if it never did."""
+        return self._pinged_at
 
     @property
     def timeline(self) -> Timeline:
@@ -766,6 +773,7 @@ class Session:
         )
 
     def _answer_ping(self, clientseq: int) -> None:
+        self._pinged_at = self._now
         self._unsent.append(pong_text(self._session_id, self._next_seq(), clientseq))
 
     def _release_held(self) -> None:

@@ -87,6 +87,29 @@ class TranscriptionStatistics:
     fault: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingJob:
+    """A job that is not done.
+
+    Attributes:
+        call: Its call.
+        key: Its WAV file.
+        state: Where it stands.
+        parked: What is to be mended first; None if nothing is.
+        reason: Why it failed last; None if it did not.
+        failures: Times that the service has failed it.
+        due: When it is seen to next, in seconds of Trio's clock.
+    """
+
+    call: SpooledCall
+    key: str
+    state: State
+    parked: str | None
+    reason: str | None
+    failures: int
+    due: float
+
+
 @dataclass(eq=False, slots=True)
 class _Held:
     """A call that waits here.
@@ -376,6 +399,44 @@ class Transcriptions:
             failures=self._failures,
             fault=None if fault is None else str(fault),
         )
+
+    def oldest(self, most: int, *, parked: bool = False) -> list[WaitingJob]:
+        """Returns so many of the jobs, those of the oldest calls first.
+
+        Args:
+            most: How many.
+            parked: Only those that wait until somebody mends something.
+        """
+        wanted = (
+            entry
+            for entry in self._entries()
+            if not parked or entry.job.record.parked is not None
+        )
+        first = heapq.nsmallest(most, wanted, key=lambda entry: entry.age[:2])
+        return [
+            WaitingJob(
+                each.held.call,
+                each.job.key,
+                each.job.state,
+                each.job.record.parked,
+                each.job.record.last_reason,
+                each.job.record.failures,
+                each.job.due,
+            )
+            for each in first
+        ]
+
+    def retry(self) -> None:
+        """Tries everything again that has failed: somebody has mended something."""
+        now = trio.current_time()
+        for entry in list(self._entries()):
+            has_failed = entry.job.failed_tries or entry.job.record.parked is not None
+            if has_failed and not entry.is_busy and entry.job.due > now:
+                entry.job.due = now
+                self._place(entry)
+        for line in (self._service, self._submits):
+            line.breaker.hurry()
+        self._news.set()
 
     def _entries(self) -> Iterator[_Entry]:
         # One after another: whoever looks for the first of some kind looks often.
