@@ -19,6 +19,7 @@ import trio
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import Timeline
+from audiohook.recording.herald import Nobody
 from audiohook.recording.journal import Delivered, Done, Planned, Stored
 from audiohook.storage import call_json
 from audiohook.storage.base import BytesBlob, MultipartStore
@@ -29,6 +30,7 @@ from audiohook.storage.summary import metadata, recording_name
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from audiohook.recording.herald import Herald
     from audiohook.recording.render import Gaps, Layout, Rendering
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
@@ -89,6 +91,7 @@ class Uploader:
 
     Attributes:
         noted: Told of the JSON of each call that is stored.
+        herald: Told of each call that is stored.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Uploader:
         self.spool = spool
         self.plan_transcripts = plan_transcripts
         self.noted: call_json.Noted = lambda _key, _summary: None
+        self.herald: Herald = Nobody()
         self._prefix = prefix
         self._encoding = encoding
         self._layout = layout
@@ -280,6 +284,7 @@ class CallUpload:
         if not call.record.done:
             if not call.record.delivered:
                 await self._store_all()
+                await self._uploader.herald.stored(call.record)
             # On disk before anything is deleted, or a crash could leave a call
             # without audio that looks as if it had never been stored.
             if not all(job.is_final for job in call.record.jobs.values()):
