@@ -46,6 +46,7 @@ extensions = [
         "_divert.fleet",
         "protocol._ping",
         "protocol._pong",
+        "recording._files",
         "recording._peaks",
         "simulator.load._frames",
     )
