@@ -169,10 +169,11 @@ class _Clerk:
             if typed.startswith("s3://") and not typed.startswith(f"s3://{bucket}/"):
                 raise NoRecordingError(f"it is not in S3_BUCKET, which is {bucket}")
             return typed.removeprefix(f"s3://{bucket}/").strip("/")
-        path, root = Path(typed), self._settings.recordings_dir
-        for base in (root, root.absolute()):
-            if path.is_relative_to(base):
-                return path.relative_to(base).as_posix()
+        # As a shell completes it, from wherever it was typed.
+        path = Path(typed).resolve()
+        root = self._settings.recordings_dir.resolve()
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
         return typed.strip("/")
 
     async def _see_to(
