@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Playwright
 
     from audiohook.service import Service
     from audiohook.simulator.report import CallReport
@@ -153,17 +153,23 @@ class Stage:
         self.wait(is_done)
 
 
+def launch(playwright: Playwright) -> Browser:
+    """Starts Debian's Chromium; it has to be there."""
+    path = shutil.which("chromium")
+    assert path is not None, "needs Debian's package chromium"
+    # The sandbox does not work for root, as whom CI runs. What is shown is ours.
+    return playwright.chromium.launch(
+        executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+    )
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
-    path = shutil.which("chromium")
-    if path is None:
+    if shutil.which("chromium") is None:
         pytest.skip("needs Debian's package chromium")
     with sync_playwright() as playwright:
-        # The sandbox does not work for root, as whom CI runs. What is shown is ours.
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
+        browser = launch(playwright)
         yield browser
         browser.close()
 
