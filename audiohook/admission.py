@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.keys import KeyLimits
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -35,6 +37,9 @@ class TurnedAway(StrEnum):
     def label(self) -> str:
         """The word by which it is counted."""
         return self.name.lower()
+
+
+_NO_LIMITS = KeyLimits()
 
 
 @dataclass(eq=False, slots=True)
@@ -61,17 +66,20 @@ class TokenBucket:
     Args:
         rate: How often, and how often at once.
         now: Time in seconds.
+
+    Attributes:
+        rate: The same.
     """
 
     def __init__(self, rate: Rate, now: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._tokens = float(rate.burst)
         self._filled_at = now
 
     def take(self, now: float) -> bool:
         """Tells whether it may happen once more, and counts it if so."""
-        gained = (now - self._filled_at) * self._rate.per_second
-        self._tokens = min(self._rate.burst, self._tokens + gained)
+        gained = (now - self._filled_at) * self.rate.per_second
+        self._tokens = min(self.rate.burst, self._tokens + gained)
         self._filled_at = now
         if self._tokens < 1:
             return False
@@ -110,29 +118,32 @@ class Admission:
         """Calls that are let in and have not left."""
         return self._live
 
-    def admit(self, key_id: str) -> Place:
+    def admit(self, key_id: str, own: KeyLimits | None = None) -> Place:
         """Gives a new call a place, or the reason why there is none.
 
         Args:
             key_id: Label of its API key.
+            own: Limits of that key, which count in place of those for all.
         """
-        refusal = self._refuse(key_id)
+        refusal = self._refuse(key_id, own or _NO_LIMITS)
         if refusal is not None:
             return Place(refusal)
         self._live += 1
         self._by_key[key_id] = self._by_key.get(key_id, 0) + 1
         return Place(None, lambda: self._leave(key_id))
 
-    def _refuse(self, key_id: str) -> TurnedAway | None:
-        most = self._calls_per_key
+    def _refuse(self, key_id: str, own: KeyLimits) -> TurnedAway | None:
+        most = self._calls_per_key if own.max_calls is None else own.max_calls
         if most is not None and self._by_key.get(key_id, 0) >= most:
             return TurnedAway.KEY_CALLS
-        rate = self._new_calls_per_key
+        rate = self._new_calls_per_key if own.new_calls is None else own.new_calls
         if rate is None:
+            self._buckets.pop(key_id, None)
             return None
         now = self._clock()
         bucket = self._buckets.get(key_id)
-        if bucket is None:
+        # It is another one once somebody has changed it.
+        if bucket is None or bucket.rate != rate:
             bucket = self._buckets[key_id] = TokenBucket(rate, now)
         return None if bucket.take(now) else TurnedAway.KEY_RATE
 

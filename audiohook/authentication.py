@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from audiohook.errors import AuthenticationError, ConfigError
+from audiohook.keys import KeyRecord, label_of, read_keys_file
 from audiohook.protocol.messages import canonical_uuid
 from audiohook.protocol.signature import NonceCache, Refusal, fold, verify
-from audiohook.setting_values import API_KEY_PATTERN, decode_secret
+from audiohook.setting_values import decode_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from audiohook.settings import Settings
 
@@ -35,8 +34,17 @@ FAILURE_DELAY = 0.5 * SECONDS
 """Least time between a request and its refusal."""
 
 _RETRY_ATTEMPT = re.compile(rb"[0-9]{1,9}")
-_LABEL_LENGTH = 8
-_KEYS_FILE_EXAMPLE = '{"my-api-key": "bXktc2VjcmV0", "unsigned-key": null}'
+
+LOOK_AGAIN = frozenset(
+    {
+        Refusal.UNKNOWN_KEY,
+        Refusal.UNSIGNED,
+        Refusal.FAILED,
+        Refusal.UNEXPECTED_SIGNATURE,
+        Refusal.ORGANIZATION,
+    }
+)
+"""Reasons that newer keys may do away with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class Credentials:
         correlation_id: Canonical UUID by which Genesys traces the request.
         retry_attempt: 0 for the first try, None if the client does not say. It
             is not signed.
+        record: What goes with the key.
     """
 
     key_id: str
@@ -58,16 +67,22 @@ class Credentials:
     organization_id: str
     correlation_id: str
     retry_attempt: int | None
+    record: KeyRecord = field(default_factory=KeyRecord, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Key:
     label: str
     text: bytes = field(repr=False)
-    secret: bytes | None = field(repr=False)
+    record: KeyRecord
+
+    @property
+    def secret(self) -> bytes | None:
+        """Its first secret."""
+        return self.record.secrets[0] if self.record.secrets else None
 
 
-_UNKNOWN = _Key("", b"", None)
+_UNKNOWN = _Key("", b"", KeyRecord())
 
 
 class Authenticator:
@@ -79,22 +94,25 @@ class Authenticator:
 
     def __init__(
         self,
-        keys: Mapping[str, bytes | None],
+        keys: Mapping[str, KeyRecord],
         *,
         nonces: NonceCache | None = None,
     ) -> None:
         """Make an authenticator.
 
         Args:
-            keys: API keys with their decoded client secrets; None or empty
-                where unsigned requests are allowed.
+            keys: API keys with what goes with them.
             nonces: Memory of used signatures; by default one of its own.
         """
         self._nonces = NonceCache() if nonces is None else nonces
         self._keys: dict[bytes, _Key] = {}
         self.replace_keys(keys)
 
-    def replace_keys(self, keys: Mapping[str, bytes | None]) -> None:
+    def records(self) -> dict[str, KeyRecord]:
+        """Return what goes with each key, by the labels of the keys."""
+        return {key.label: key.record for key in self._keys.values()}
+
+    def replace_keys(self, keys: Mapping[str, KeyRecord]) -> None:
         """Judge requests by other keys from now on.
 
         What was accepted before is not touched, and used signatures stay used.
@@ -103,10 +121,10 @@ class Authenticator:
             keys: As for the constructor.
         """
         known = {}
-        for text, secret in keys.items():
+        for text, record in keys.items():
             digest = hashlib.sha256(text.encode("utf-8"))
-            label = digest.hexdigest()[:_LABEL_LENGTH]
-            known[digest.digest()] = _Key(label, text.encode("utf-8"), secret)
+            key = _Key(label_of(text), text.encode("utf-8"), record)
+            known[digest.digest()] = key
         self._keys = known
 
     def authenticate(
@@ -138,6 +156,7 @@ class Authenticator:
             organization_id=_uuid(fields, b"audiohook-organization-id"),
             correlation_id=_uuid(fields, b"audiohook-correlation-id"),
             retry_attempt=_retry_attempt(fields),
+            record=key.record,
         )
 
     def _find(self, text: bytes) -> _Key:
@@ -150,21 +169,25 @@ class Authenticator:
         self, key: _Key, fields: Mapping[bytes, bytes], target: bytes, now: float
     ) -> None:
         """Raise unless the request is signed well, or may be unsigned and is."""
+        others = key.record.secrets[1:]
         try:
-            verified = verify(fields, target, secret=key.secret, now=now)
+            verified = verify(fields, target, secret=key.secret, now=now, others=others)
         except AuthenticationError as error:
             if key.secret:
                 raise
             _check_unsigned(key, error)
+            _check_organization(key, fields)
             return
+        # Before the nonce counts as used: other keys may let the same request pass.
+        _check_organization(key, fields)
         if not self._nonces.add(
             verified.key_id, verified.nonce, good_until=verified.good_until, now=now
         ):
             raise AuthenticationError(Refusal.REPLAYED)
 
 
-def configured_keys(settings: Settings) -> dict[str, bytes | None]:
-    """Gather the keys that the settings name.
+def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Gather the keys that the settings and their file name.
 
     Blocking: it reads `Settings.api_keys_file`, so it is also what to call when
     that file may have changed.
@@ -173,14 +196,13 @@ def configured_keys(settings: Settings) -> dict[str, bytes | None]:
         settings: Where ``API_KEY``, ``CLIENT_SECRET`` and ``API_KEYS_FILE`` are.
 
     Returns:
-        API keys with their decoded client secrets, as `Authenticator` takes
-        them; empty if the settings name none.
+        API keys as `Authenticator` takes them; empty if the settings name none.
 
     Raises:
         ConfigError: If the file cannot be used, or gives ``API_KEY`` another
             secret than ``CLIENT_SECRET``.
     """
-    keys: dict[str, bytes | None] = {}
+    keys: dict[str, KeyRecord] = {}
     if settings.api_keys_file is not None:
         keys = read_keys_file(settings.api_keys_file)
     if settings.api_key is not None:
@@ -188,72 +210,14 @@ def configured_keys(settings: Settings) -> dict[str, bytes | None]:
         secret = None
         if settings.client_secret is not None:
             secret = decode_secret(settings.client_secret.get_secret_value())
-        if keys.get(key, secret) != secret:
+        record = KeyRecord.of(secret)
+        known = keys.setdefault(key, record)
+        if known.secrets != record.secrets:
             raise ConfigError(
                 "API_KEYS_FILE: also holds the key of API_KEY, but not with the"
                 " secret of CLIENT_SECRET; remove it from one of the two"
             )
-        keys[key] = secret
     return keys
-
-
-def read_keys_file(path: Path) -> dict[str, bytes | None]:
-    """Read a map of API keys to client secrets.
-
-    Blocking. The file is one JSON object: an API key to its client secret in
-    base64 (padding may be missing), or to ``""`` or ``null`` where requests
-    need no signature.
-
-    Args:
-        path: The file.
-
-    Returns:
-        API keys with their decoded client secrets, at least one.
-
-    Raises:
-        ConfigError: If the file cannot be used; the text is one line and names
-            a faulty entry by its place, never by its key or secret.
-    """
-    try:
-        pairs = json.loads(path.read_bytes(), object_pairs_hook=_Pairs)
-    except OSError as error:
-        _fault(path, f"cannot be read ({error.strerror})")
-    except (ValueError, RecursionError):
-        # The cause is left out: it holds the text of the file.
-        _fault(path, "is not JSON")
-    if not isinstance(pairs, _Pairs):
-        _fault(path, "is not one JSON object")
-    if not pairs:
-        _fault(path, "holds no key")
-    keys: dict[str, bytes | None] = {}
-    for place, (key, secret) in enumerate(pairs, start=1):
-        if not re.fullmatch(API_KEY_PATTERN, key):
-            _fault(path, f"entry {place}: the key is not of the form {API_KEY_PATTERN}")
-        if key in keys:
-            _fault(path, f"entry {place}: the key is there twice")
-        keys[key] = _entry_secret(path, place, secret)
-    return keys
-
-
-class _Pairs(list[tuple[str, object]]):
-    """A JSON object as its pairs, so that a key given twice is seen."""
-
-
-def _entry_secret(path: Path, place: int, secret: object) -> bytes | None:
-    if secret is None:
-        return None
-    if not isinstance(secret, str):
-        _fault(path, f"entry {place}: the secret is neither text nor null")
-    try:
-        return decode_secret(secret) or None
-    except ValueError:
-        _fault(path, f"entry {place}: the secret is not base64")
-
-
-def _fault(path: Path, fault: str) -> NoReturn:
-    raise ConfigError(
-        f"API_KEYS_FILE: {path} {fault}; for example {_KEYS_FILE_EXAMPLE}"
-    ) from None
 
 
 def _check_unsigned(key: _Key, error: AuthenticationError) -> None:
@@ -270,6 +234,18 @@ def _check_unsigned(key: _Key, error: AuthenticationError) -> None:
         raise AuthenticationError(Refusal.UNEXPECTED_SIGNATURE) from error
     if error.reason != Refusal.UNSIGNED:
         raise error
+
+
+def _check_organization(key: _Key, fields: Mapping[bytes, bytes]) -> None:
+    """Raise if a key is not for the organisation that a request names."""
+    wanted = key.record.organizations
+    if not wanted:
+        return
+    named = canonical_uuid(
+        fields.get(b"audiohook-organization-id", b"").decode("latin-1")
+    )
+    if named not in wanted:
+        raise AuthenticationError(Refusal.ORGANIZATION)
 
 
 def _uuid(fields: Mapping[bytes, bytes], name: bytes) -> str:

@@ -143,7 +143,7 @@ class CallDesk:
             await answer(stream, error.http_status, b"refused\n")
             return
         del head  # see where it comes from
-        place = around.admission.admit(credentials.key_id)
+        place = around.admission.admit(credentials.key_id, credentials.record.limits)
         call = Call(stream, credentials, around, place)
         self._live[call] = None
         if len(self._live) == 1:

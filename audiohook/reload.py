@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from audiohook.api.tokens import Token, Tokens
     from audiohook.authentication import Authenticator
+    from audiohook.keys import KeyRecord
 
 _RELOADED: Final = frozenset(
     {
@@ -46,7 +47,7 @@ _ENVIRONMENT_PREFIX: Final = "aws_"
 @dataclass(frozen=True, slots=True)
 class _Fresh:
     settings: Settings
-    keys: Mapping[str, bytes | None]
+    keys: Mapping[str, KeyRecord]
     tokens: Sequence[Token] | None
     tls: ssl.SSLContext | None
     admin_tls: ssl.SSLContext | None

@@ -30,8 +30,21 @@ _HOST_NAME_PATTERN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9]
 # What Amazon calls safe in keys; a part with a dot in front would be hidden.
 _KEY_PART_PATTERN = re.compile(r"(?!\.)[A-Za-z0-9!_.*'()-]+")
 _MAX_PREFIX_BYTES = 512
+# With the longest prefix before it, all keys are within what a store takes.
+_MAX_PART_BYTES = 128
 # Source: Amazon S3 User Guide, "Categorizing your objects using tags".
 _MAX_TAGS = 10
+CUSTOM_CONFIG_WORDS = (
+    "language",
+    "transcription",
+    "layout",
+    "keep_raw",
+    "prefix",
+    "mode",
+    "neither",
+)
+"""What may be allowed to be set by ``customConfig``."""
+
 JOB_OWN_PARAMS = (
     "audio_url",
     "webhook_url",
@@ -47,6 +60,12 @@ _SHORTEST_PASSWORD = 12
 # Peaks of a 16-bit sample lie between these.
 _LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
 
+
+NOTIFY_KINDS = ("opened", "stored", "transcribed", "failed", "erased")
+"""What may be told of calls: `audiohook.notify.event.Kind`."""
+
+_MOST_NOTIFY_SECRETS = 2
+_NOTIFY_SECRET_BYTES = 24, 64
 
 # Sessions that may be opened at once after a quiet time, in seconds of the rate.
 _BURST_SECONDS = 10
@@ -87,6 +106,72 @@ def decode_secret(text: str) -> bytes:
     return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4))
 
 
+def decode_notify_secrets(text: str) -> list[bytes]:
+    """Decode what notifications are signed with.
+
+    Args:
+        text: One secret, or two with a comma between: base64, with or without
+            ``whsec_`` before it.
+
+    Returns:
+        Keys of the HMAC.
+
+    Raises:
+        ValueError: They are of no use; the error does not hold them.
+
+    Source: Standard Webhooks specification 1.0, "Secret serialization".
+    """
+    parts = text.split(",")
+    if len(parts) > _MOST_NOTIFY_SECRETS:
+        raise ValueError("may hold two secrets at most, with a comma between")
+    secrets = []
+    for part in parts:
+        try:
+            secret = base64.b64decode(
+                part.strip().removeprefix("whsec_"), validate=True
+            )
+        except ValueError:
+            raise ValueError("is not base64, or not after whsec_") from None
+        least, most = _NOTIFY_SECRET_BYTES
+        if not least <= len(secret) <= most:
+            raise ValueError(
+                f"must have from {least} to {most} bytes, in base64; `openssl rand"
+                " -base64 32` makes one"
+            )
+        secrets.append(secret)
+    return secrets
+
+
+def _notify_secret(value: SecretStr) -> SecretStr:
+    decode_notify_secrets(value.get_secret_value())
+    return value
+
+
+def _notify_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(_url(value.get_secret_value()))
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError("must have no user name and no fragment")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise ValueError("must be https://, unless it is on this machine")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _notify_kinds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    kinds = tuple(dict.fromkeys(each.strip() for each in value.split(",")))
+    if not set(kinds) <= set(NOTIFY_KINDS):
+        raise ValueError(f"may hold {', '.join(NOTIFY_KINDS)} only, with commas")
+    return kinds
+
+
 def _api_key(value: SecretStr) -> SecretStr:
     if not re.fullmatch(API_KEY_PATTERN, value.get_secret_value()):
         raise ValueError(
@@ -111,7 +196,8 @@ def _host(value: str) -> str:
     return value
 
 
-def _bucket(value: str) -> str:
+def check_bucket(value: str) -> str:
+    """Return the name of a bucket; `ValueError` if it is none."""
     if not _BUCKET_PATTERN.fullmatch(value):
         raise ValueError(
             "is not a bucket's name (no s3://, no folders; those go in S3_KEY_PREFIX)"
@@ -125,7 +211,8 @@ def _region(value: str) -> str:
     return value
 
 
-def _key_prefix(value: str) -> str:
+def check_key_prefix(value: str) -> str:
+    """Return what keys may begin with, with a slash at its end; else `ValueError`."""
     prefix = value.removesuffix("/")
     if prefix.startswith("/") or not prefix:
         raise ValueError("must be relative and not empty")
@@ -137,6 +224,16 @@ def _key_prefix(value: str) -> str:
     if len(prefix.encode("utf-8")) > _MAX_PREFIX_BYTES:
         raise ValueError(f"must not be longer than {_MAX_PREFIX_BYTES} bytes")
     return prefix + "/"
+
+
+def check_part_of_prefix(value: str) -> str:
+    """Return what may stand behind a prefix; else `ValueError`.
+
+    It may come from the network, and need not be as long.
+    """
+    if len(value) > _MAX_PART_BYTES:
+        raise ValueError(f"must not be longer than {_MAX_PART_BYTES} bytes")
+    return check_key_prefix(value)
 
 
 def _url(value: str) -> str:
@@ -166,6 +263,13 @@ def _key_id(value: str) -> str:
 def _parameter_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.:/-]{1,1011}", value):
         raise ValueError("is neither the name nor the ARN of a parameter")
+    return value
+
+
+def _secret_name(value: str) -> str:
+    # Source: AWS Secrets Manager, "CreateSecret", Name; and the form of an ARN.
+    if not re.fullmatch(r"[A-Za-z0-9/_+=.@:-]{1,2048}", value):
+        raise ValueError("is neither the name nor the ARN of a secret")
     return value
 
 
@@ -222,8 +326,11 @@ def _json_object(value: object) -> object:
 
 
 def _rate(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+    return read_rate(value) if isinstance(value, str) else value
+
+
+def read_rate(value: str) -> Rate:
+    """Read how often something may happen; `ValueError` if it does not say."""
     match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(?::([0-9]{1,9}))?", value)
     if match is None:
         raise ValueError("is neither a number per second nor number:burst")
@@ -231,7 +338,7 @@ def _rate(value: object) -> object:
     if not per_second:
         raise ValueError("must be more than 0")
     burst = match[2] or math.ceil(per_second * _BURST_SECONDS)
-    return Rate(per_second, int(burst))
+    return _burst(Rate(per_second, int(burst)))
 
 
 def _burst(value: Rate) -> Rate:
@@ -244,7 +351,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def check_job_params(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return parameters of jobs; `ValueError` if one is not anybody's to set."""
     for name in JOB_OWN_PARAMS:
         if name in value:
             raise ValueError(f"must not hold {name}, which every job gets by itself")
@@ -271,7 +379,8 @@ def _json_file(value: object) -> object:
         raise ValueError(f"names a file that {error}") from None
 
 
-def _language(value: str) -> str:
+def check_language(value: str) -> str:
+    """Return a choice of language in lower case; `ValueError` if it is none."""
     language = value.lower().replace("-", "_")
     if not _LANGUAGE_PATTERN.fullmatch(language):
         raise ValueError("is neither call nor detect nor the code of a language")
@@ -289,6 +398,20 @@ def _silence(value: object) -> object:
     return value
 
 
+def _words(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [word for each in value.split(",") if (word := each.strip())]
+
+
+def _custom_config_words(value: list[str]) -> list[str]:
+    if not set(value) <= set(CUSTOM_CONFIG_WORDS):
+        raise ValueError(
+            f"may hold {', '.join(CUSTOM_CONFIG_WORDS)} only, with commas between"
+        )
+    return value
+
+
 def _no_constant(_: str) -> object:
     raise ValueError
 
@@ -298,29 +421,39 @@ ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
 Password = Annotated[SecretStr, AfterValidator(_password)]
 Host = Annotated[str, AfterValidator(_host)]
-Bucket = Annotated[str, AfterValidator(_bucket)]
+Bucket = Annotated[str, AfterValidator(check_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
-KeyPrefix = Annotated[str, AfterValidator(_key_prefix)]
+KeyPrefix = Annotated[str, AfterValidator(check_key_prefix)]
 ParameterName = Annotated[str, AfterValidator(_parameter_name)]
 KeyId = Annotated[str, AfterValidator(_key_id)]
 StorageClass = Annotated[str, AfterValidator(_storage_class)]
 Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+SecretName = Annotated[str, AfterValidator(_secret_name)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+NotifyUrl = Annotated[SecretStr, AfterValidator(_notify_url)]
+NotifySecret = Annotated[SecretStr, AfterValidator(_notify_secret)]
+NotifyKinds = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_notify_kinds)]
 JobParams = Annotated[
     dict[str, JsonValue],
     NoDecode,
     BeforeValidator(_json_object),
-    AfterValidator(_job_params),
+    AfterValidator(check_job_params),
 ]
 JobParamsFile = Annotated[
     dict[str, JsonValue],
     NoDecode,
     BeforeValidator(_json_file),
-    AfterValidator(_job_params),
+    AfterValidator(check_job_params),
 ]
-Language = Annotated[str, AfterValidator(_language)]
+Language = Annotated[str, AfterValidator(check_language)]
 Silence = Annotated[float | Literal["off"], BeforeValidator(_silence)]
+CustomConfigWords = Annotated[
+    list[str],
+    NoDecode,
+    BeforeValidator(_words),
+    AfterValidator(_custom_config_words),
+]
 Port = Annotated[int, Field(ge=0, le=65535)]
 NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
 LogLevel = Annotated[

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiohook.admission import Admission, TokenBucket, TurnedAway
+from audiohook.keys import KeyLimits
 from audiohook.setting_values import Rate
 
 
@@ -103,3 +104,25 @@ def test_words_for_the_peer_say_nothing_about_others() -> None:
     for kind in TurnedAway:
         assert str(kind).isascii()
         assert not any(char.isdigit() for char in str(kind))
+
+
+def test_limits_of_a_key_count_in_place_of_those_for_all() -> None:
+    admission = Admission(calls_per_key=1, clock=lambda: 0.0)
+    own = KeyLimits(max_calls=2)
+    assert [admission.admit("a", own).refusal for _ in range(3)] == [
+        None,
+        None,
+        TurnedAway.KEY_CALLS,
+    ]
+    assert admission.admit("b").refusal is None
+    assert admission.admit("b").refusal is TurnedAway.KEY_CALLS
+
+
+def test_rate_of_a_key_that_is_changed_counts_at_once() -> None:
+    admission = Admission(clock=lambda: 0.0)
+    slow, fast = KeyLimits(new_calls=Rate(1, 1)), KeyLimits(new_calls=Rate(9, 2))
+    assert admission.admit("a", slow).refusal is None
+    assert admission.admit("a", slow).refusal is TurnedAway.KEY_RATE
+    assert admission.admit("a", fast).refusal is None
+    assert admission.admit("a", KeyLimits()).refusal is None
+    assert admission.admit("a", slow).refusal is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,9 @@ from audiohook.authentication import (
     Authenticator,
     Credentials,
     configured_keys,
-    read_keys_file,
 )
 from audiohook.errors import AuthenticationError, ConfigError
+from audiohook.keys import KeyRecord, read_keys_file
 from audiohook.protocol.signature import NonceCache, Refusal, sign
 
 if TYPE_CHECKING:
@@ -32,7 +33,11 @@ SECRET = b"0123456789abcdef"
 ORGANIZATION = "d7934305-0972-4844-938e-9060eef73d05"
 SESSION = "30b0e395-84d3-4570-ac13-9a62d8f514c0"
 CORRELATION = "e160e428-53e2-487c-977d-96989bf5c99d"
-KEYS = {"signed-key": SECRET, "free-key": None, "empty-key": b""}
+KEYS = {
+    "signed-key": KeyRecord.of(SECRET),
+    "free-key": KeyRecord.of(None),
+    "empty-key": KeyRecord.of(b""),
+}
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -77,6 +82,7 @@ def test_signed_request_accepted(authenticator: Authenticator) -> None:
         organization_id=ORGANIZATION,
         correlation_id=CORRELATION,
         retry_attempt=2,
+        record=KeyRecord.of(SECRET),
     )
 
 
@@ -120,7 +126,7 @@ def test_missing_key_refused(authenticator: Authenticator, headers: Headers) -> 
 
 
 def test_empty_key_is_never_a_key() -> None:
-    authenticator = Authenticator({"": None})
+    authenticator = Authenticator({"": KeyRecord()})
     assert refusal(authenticator, request("")) == (Refusal.PRECONDITION, 401)
 
 
@@ -132,6 +138,39 @@ def test_key_given_twice_refused(authenticator: Authenticator) -> None:
 
 
 def test_wrong_secret_refused(authenticator: Authenticator) -> None:
+    headers = with_signature(request(), b"another")
+    assert refusal(authenticator, headers) == (Refusal.FAILED, 401)
+
+
+@pytest.mark.parametrize("secret", [SECRET, b"the new one"])
+def test_either_of_two_secrets_signs(secret: bytes) -> None:
+    authenticator = Authenticator({"signed-key": KeyRecord((SECRET, b"the new one"))})
+    accepted = authenticator.authenticate(
+        with_signature(request(), secret), TARGET, now=NOW
+    )
+    assert accepted.session_id == SESSION
+    third = with_signature(request(), b"another")
+    assert refusal(authenticator, third) == (Refusal.FAILED, 401)
+
+
+@pytest.mark.parametrize("secret", [SECRET, None])
+def test_key_of_another_organization_refused(secret: bytes | None) -> None:
+    other = "00000000-0000-4000-8000-000000000001"
+    record = KeyRecord.of(secret)
+    own = replace(record, organizations=frozenset({other, ORGANIZATION}))
+    foreign = replace(record, organizations=frozenset({other}))
+    headers = request("signed-key")
+    signed = with_signature(headers) if secret else headers
+    authenticator = Authenticator({"signed-key": foreign})
+    assert refusal(authenticator, signed) == (Refusal.ORGANIZATION, 401)
+    # It was not taken for used: what changes the answer is a newer set of keys.
+    authenticator.replace_keys({"signed-key": own})
+    authenticator.authenticate(signed, TARGET, now=NOW)
+
+
+def test_organization_is_not_looked_at_before_the_signature() -> None:
+    record = replace(KeyRecord.of(SECRET), organizations=frozenset({SESSION}))
+    authenticator = Authenticator({"signed-key": record})
     headers = with_signature(request(), b"another")
     assert refusal(authenticator, headers) == (Refusal.FAILED, 401)
 
@@ -229,14 +268,16 @@ def test_retry_attempt_never_costs_a_call(
 def test_replaced_keys_count_at_once(authenticator: Authenticator) -> None:
     used = with_signature(request())
     authenticator.authenticate(used, TARGET, now=NOW)
-    authenticator.replace_keys({"new-key": None, "signed-key": SECRET})
+    authenticator.replace_keys(
+        {"new-key": KeyRecord(), "signed-key": KeyRecord.of(SECRET)}
+    )
     assert refusal(authenticator, request("free-key")) == (Refusal.UNKNOWN_KEY, 401)
     authenticator.authenticate(request("new-key"), TARGET, now=NOW)
     assert refusal(authenticator, used) == (Refusal.REPLAYED, 401)
 
 
 def test_replacing_keys_takes_a_copy() -> None:
-    keys: dict[str, bytes | None] = {"free-key": None}
+    keys = {"free-key": KeyRecord()}
     authenticator = Authenticator(keys)
     keys.clear()
     authenticator.authenticate(request("free-key"), TARGET, now=NOW)
@@ -307,10 +348,10 @@ def test_keys_file_read(tmp_path: Path) -> None:
         ' "c": "", "d": null}',
     )
     assert read_keys_file(path) == {
-        "a": SECRET,
-        "b+/-_=": SECRET,
-        "c": None,
-        "d": None,
+        "a": KeyRecord.of(SECRET),
+        "b+/-_=": KeyRecord.of(SECRET),
+        "c": KeyRecord(),
+        "d": KeyRecord(),
     }
 
 
@@ -327,12 +368,15 @@ def test_keys_file_read(tmp_path: Path) -> None:
         ('{"a": null, "hush hush": null}', "entry 2: the key is not of the form"),
         ('{"": null}', "entry 1: the key is not of the form"),
         ('{"a\\n": null}', "entry 1: the key is not of the form"),
-        ('{"hush": null, "b": null, "hush": null}', "entry 3: the key is there twice"),
-        ('{"a": null, "b": 1}', "entry 2: the secret is neither text nor null"),
-        ('{"a": {"hush": 1}}', "entry 1: the secret is neither text nor null"),
-        ('{"a": "hush!"}', "entry 1: the secret is not base64"),
-        ('{"a": "hushh"}', "entry 1: the secret is not base64"),
-        ('{"a": "hush\\n"}', "entry 1: the secret is not base64"),
+        (
+            '{"hush": null, "b": null, "hush": null}',
+            "entry 3 (key dc8331bc): the key is there twice",
+        ),
+        ('{"a": null, "b": 1}', "entry 2 (key 3e23e816): the secret is neither text"),
+        ('{"a": {"hush": 1}}', "entry 1 (key ca978112): secret is missing"),
+        ('{"a": "hush!"}', "entry 1 (key ca978112): the secret is not base64"),
+        ('{"a": "hushh"}', "entry 1 (key ca978112): the secret is not base64"),
+        ('{"a": "hush\\n"}', "entry 1 (key ca978112): the secret is not base64"),
     ],
 )
 def test_keys_file_fault_is_one_line_without_secrets(
@@ -343,7 +387,7 @@ def test_keys_file_fault_is_one_line_without_secrets(
         read_keys_file(path)
     line = str(caught.value)
     assert line.startswith(f"API_KEYS_FILE: {path} {fault}")
-    assert "for example {" in line
+    assert "; for example " in line
     assert "\n" not in line
     assert "hush" not in line
     assert caught.value.__suppress_context__
@@ -371,9 +415,13 @@ def test_configured_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
     assert configured_keys(load(tmp_path, monkeypatch)) == {}
     settings = load(tmp_path, monkeypatch, api_key="b")
-    assert configured_keys(settings) == {"b": None}
+    assert configured_keys(settings) == {"b": KeyRecord()}
     settings = load(tmp_path, monkeypatch, api_keys_file=path, api_key="c")
-    assert configured_keys(settings) == {"a": SECRET, "b": None, "c": None}
+    assert configured_keys(settings) == {
+        "a": KeyRecord.of(SECRET),
+        "b": KeyRecord(),
+        "c": KeyRecord(),
+    }
     settings = load(
         tmp_path,
         monkeypatch,
@@ -381,7 +429,7 @@ def test_configured_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         api_key="a",
         client_secret="MDEyMzQ1Njc4OWFiY2RlZg==",
     )
-    assert configured_keys(settings) == {"a": SECRET, "b": None}
+    assert configured_keys(settings) == {"a": KeyRecord.of(SECRET), "b": KeyRecord()}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from audiohook import logs, settings
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator, configured_keys
 from audiohook.errors import AuthenticationError, ConfigError
+from audiohook.keys import KeyRecord
 from audiohook.reload import Reloader
 from tests.house import KEY, ORGANIZATION, SESSION
 from tests.test_tls import client_context, shake_hands, write_pair
@@ -110,7 +111,7 @@ async def test_keys_are_exchanged(tmp_path: Path, lines: list[Any]) -> None:
         ("{", "is not JSON"),
         ("{}", "holds no key"),
         ('{"no spaces please": null}', "entry 1: the key is not of the form"),
-        (f'{{"{NEW}": "?"}}', "entry 1: the secret is not base64"),
+        (f'{{"{NEW}": "?"}}', "the secret is not base64"),
     ],
 )
 async def test_file_with_a_mistake_leaves_all_as_it_was(
@@ -163,7 +164,7 @@ async def test_last_key_cannot_be_taken_away(tmp_path: Path, lines: list[Any]) -
 
 async def test_key_that_was_made_up_stays(lines: list[Any], tmp_path: Path) -> None:
     """Without any key in the settings there is one that was shown to a person."""
-    authenticator = Authenticator({OLD: None})
+    authenticator = Authenticator({OLD: KeyRecord()})
     chosen = settings.load(env_file=Path(os.devnull))
     reloader = Reloader(
         chosen,
@@ -282,7 +283,7 @@ def test_start_with_a_certificate_that_cannot_be_used_is_one_line(
         Reloader(
             chosen,
             lambda: chosen,
-            authenticator=Authenticator({KEY: None}),
+            authenticator=Authenticator({KEY: KeyRecord()}),
             tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )

@@ -101,6 +101,7 @@ class Refusal(StrEnum):
     UNKNOWN_KEY = "unknown_key"
     UNEXPECTED_SIGNATURE = "unexpected_signature"
     MALFORMED = "malformed"
+    ORGANIZATION = "organization"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +236,18 @@ def sign(
 
 
 def verify(
-    fields: Mapping[bytes, bytes], target: bytes, *, secret: bytes | None, now: float
+    fields: Mapping[bytes, bytes],
+    target: bytes,
+    *,
+    secret: bytes | None,
+    now: float,
+    others: Sequence[bytes] = (),
 ) -> Verified:
     """Check the signature of a request.
 
     The HMAC is computed for every well-formed request, whether there is a
-    secret or not, and compared in constant time; the algorithm is judged last.
+    secret or not, with all secrets, and compared in constant time; the algorithm
+    is judged last.
 
     A signature passes while ``created <= now + skew`` and
     ``now <= min(expires, created + age) + skew``. The reference verifier takes
@@ -253,6 +260,7 @@ def verify(
         secret: Client secret, decoded; without one (``None`` or empty) no
             signature is good.
         now: Unix seconds.
+        others: Further client secrets, any of which is as good.
 
     Returns:
         What the caller needs to refuse a second use of the same signature.
@@ -275,8 +283,10 @@ def verify(
     if key_id.encode("ascii") != api_key or len(nonce) < MIN_NONCE_LENGTH:
         raise AuthenticationError(Refusal.PRECONDITION)
     base = signature_base(components, parameters)
-    expected = hmac.digest(secret or _DUMMY_SECRET, base, "sha256")
-    same = hmac.compare_digest(expected, signature.value)
+    same = False
+    for each in (secret or _DUMMY_SECRET, *others):
+        expected = hmac.digest(each, base, "sha256")
+        same |= hmac.compare_digest(expected, signature.value)
     if not (same and secret):
         raise AuthenticationError(Refusal.FAILED)
     if parameters.get("alg", ALGORITHM) != ALGORITHM:

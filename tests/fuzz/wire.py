@@ -14,6 +14,7 @@ import pytest
 from audiohook.authentication import Authenticator
 from audiohook.errors import AuthenticationError, RemoteProtocolError
 from audiohook.ingest.http import parse_head, receive_body
+from audiohook.keys import KeyRecord
 from audiohook.protocol.events import (
     CloseReceived,
     Ended,
@@ -123,7 +124,9 @@ def signature(data: bytes) -> None:
             name = name[1:]
             headers = [each for each in headers if each[0].lower() != name.lower()]
         headers.append((name, value))
-    authenticator = Authenticator({FREE_KEY: None, SIGNED_KEY: SECRET})
+    authenticator = Authenticator(
+        {FREE_KEY: KeyRecord(), SIGNED_KEY: KeyRecord.of(SECRET)}
+    )
     try:
         credentials = authenticator.authenticate(headers, target, now=NOW)
     except AuthenticationError as error:
