@@ -100,7 +100,7 @@ class Stage:
             if self._transcribes:
                 standin = StandIn(pace=Pace(processing=_JOB_SECONDS))
                 flags["assemblyai_base_url"] = await nursery.start(standin.serve)
-                flags["assemblyai_api_key"] = DEFAULT_KEY
+                flags.setdefault("assemblyai_api_key", DEFAULT_KEY)
             self.service = make_service(self.folder, **flags)  # type: ignore[arg-type]
             self.port = await nursery.start(self.service.run)
             self._nursery = nursery

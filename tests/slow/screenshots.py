@@ -24,7 +24,7 @@ from tests.slow.test_speech import PROMPTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Locator, Page
 
 IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 150_000
@@ -85,12 +85,29 @@ def pictures(stage: Stage, browser: Browser, folder: Path) -> Iterator[str]:
             page.wait_for_load_state()
             page.wait_for_timeout(1000)
             yield shoot(page, f"page-call-{theme}")
-            page.goto("/waiting")
-            yield shoot(page, f"page-waiting-{theme}")
     with looking(browser, stage.base, phone=True) as page:
         page.goto("/")
         page.wait_for_timeout(1500)
         yield shoot(page, "page-live-phone")
+
+
+def pictures_of_trouble(folder: Path, browser: Browser) -> Iterator[str]:
+    """Takes those of a service that has a wrong key for transcription."""
+    wrong = Stage(folder / "trouble", assemblyai_api_key="no-key-of-the-account")
+    with wrong as stage:
+        for number in range(3):
+            wav = write_speech(folder / f"w{number}.wav", 5.0, number * 40)
+            stage.call(wav=wav)
+        for theme in ("light", "dark"):
+            with looking(browser, stage.base, theme=theme) as page:  # type: ignore[arg-type]
+                parked = page.locator('[data-figure="parked"]')
+
+                def is_parked(page: Page = page, parked: Locator = parked) -> bool:
+                    page.goto("/waiting")
+                    return parked.inner_text() != "0"
+
+                stage.wait(is_parked)
+                yield shoot(page, f"page-waiting-{theme}")
 
 
 def shoot(page: Page, name: str) -> str:
@@ -111,7 +128,10 @@ def main() -> None:
         Stage(Path(folder) / "recordings", ingest_interval=0.2) as stage,
     ):
         browser = launch(playwright)
-        for line in pictures(stage, browser, Path(folder)):
+        for line in (
+            *pictures(stage, browser, Path(folder)),
+            *pictures_of_trouble(Path(folder), browser),
+        ):
             print(line)  # noqa: T201 - a command
         browser.close()
 
