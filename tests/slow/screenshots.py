@@ -72,7 +72,7 @@ def pictures(stage: Stage, browser: Browser, folder: Path) -> Iterator[str]:
         wav = write_speech(folder / f"l{number}.wav", LIVE_SECONDS, 300 + number * 40)
         stage.begin(wav=wav, ani_name=name, ani=ani, language=language)
     for theme in ("light", "dark"):
-        with looking(browser, stage.base, theme=theme) as page:  # type: ignore[arg-type]
+        with looking(browser, stage.base, theme=theme) as page:
             page.goto("/")
             expect(page.locator("#calls tbody tr")).to_have_count(4)
             # Until they have spoken, and pinged.
@@ -99,7 +99,7 @@ def pictures_of_trouble(folder: Path, browser: Browser) -> Iterator[str]:
             wav = write_speech(folder / f"w{number}.wav", 5.0, number * 40)
             stage.call(wav=wav)
         for theme in ("light", "dark"):
-            with looking(browser, stage.base, theme=theme) as page:  # type: ignore[arg-type]
+            with looking(browser, stage.base, theme=theme) as page:
                 parked = page.locator('[data-figure="parked"]')
 
                 def is_parked(page: Page = page, parked: Locator = parked) -> bool:

@@ -14,8 +14,6 @@ from audiohook.web.pages import Pages
 from audiohook.web.surroundings import Level, LiveCall, LiveView
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from trio.testing import MockClock
 
 ONE = LiveCall(
@@ -68,7 +66,7 @@ def read(event: bytes) -> tuple[str, Any]:
 
 async def watch(feed: Feed, events: int) -> list[tuple[str, Any]]:
     """Returns the first events that a viewer gets."""
-    stream = cast("AsyncIterator[bytes]", feed.events())
+    stream = feed.events()
     assert await anext(stream) == b"retry: 1000\n\n"
     seen = [read(await anext(stream)) for _ in range(events)]
     await cast("Any", stream).aclose()
@@ -79,7 +77,7 @@ async def test_viewer_gets_all_once_and_then_what_changes(
     feed: Feed, sight: Sight, autojump_clock: MockClock
 ) -> None:
     seen = []
-    stream = cast("AsyncIterator[bytes]", feed.events())
+    stream = feed.events()
     await anext(stream)
     seen.append(read(await anext(stream)))
     seen.append(read(await anext(stream)))
@@ -162,7 +160,7 @@ async def test_viewer_that_comes_back_late_sees_what_is_now(
 async def test_slow_viewer_is_not_waited_for(
     feed: Feed, autojump_clock: MockClock
 ) -> None:
-    stream = cast("AsyncIterator[bytes]", feed.events())
+    stream = feed.events()
     await anext(stream)
     await anext(stream)
     await trio.sleep(3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CLIENTS = trustme.CA(key_type=trustme.KeyType.ECDSA)
 
 
-def tls_flags(folder: Path) -> dict[str, object]:
+def tls_flags(folder: Path) -> dict[str, Any]:
     chain, key = write_pair(folder)
     return {"tls_certificate": chain, "tls_key": key}
 
