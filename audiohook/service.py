@@ -297,6 +297,7 @@ class Service:
             host=settings.admin_host,
             port=settings.admin_port,
             inherited=sockets.get(ADMIN_SOCKETS, ()),
+            tls=self._reloader.admin_tls_context(),
             log=log,
         )
         self.admin_port = 0
