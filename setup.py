@@ -44,6 +44,7 @@ extensions = [
         "_divert.batch",
         "_divert.fleet",
         "protocol._ping",
+        "recording._peaks",
         "simulator.load._frames",
     )
 ]

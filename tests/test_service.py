@@ -221,7 +221,11 @@ async def test_layouts_and_encodings(
     tmp_path: Path, layout: str, encoding: str
 ) -> None:
     async with house(
-        tmp_path, channel_layout=layout, wav_encoding=encoding, keep_raw=False
+        tmp_path,
+        channel_layout=layout,
+        wav_encoding=encoding,
+        keep_raw=False,
+        keep_peaks=False,
     ) as it:
         assert (await it.call(duration=1.0)).ok
         await it.settle()

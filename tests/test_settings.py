@@ -6,7 +6,7 @@ import base64
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,9 +16,6 @@ from audiohook import settings
 from audiohook.errors import ConfigError
 from audiohook.setting_values import decode_secret
 from audiohook.settings import Settings, describe, load
-
-if TYPE_CHECKING:
-    from audiohook.settings import Settings
 
 SECRET_TEXT = "TXlTdXBlclNlY3JldEtleVRlbGxOby0xITJAMyM0JDU="
 

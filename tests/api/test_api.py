@@ -70,7 +70,7 @@ async def test_recorded_call_is_found_shown_and_fetched(api: Api) -> None:
     assert session["recording"] == item
     assert (session["state"], session["live"]) == ("stored", None)
     files = {each["file"]: each for each in session["links"]}
-    assert len(files) == 3
+    assert len(files) == 4
     for name, link in files.items():
         answer = await api.get(link["href"].removeprefix("/api/v1"))
         assert answer.status_code == 200
