@@ -107,6 +107,17 @@ class SpooledCall:
         except OSError as exc:
             raise spool_error(f"audio of call {self.files.name}", exc) from exc
 
+    def read_journal(self) -> bytes:
+        """Read the journal as far as it is written. It blocks.
+
+        Raises:
+            SpoolError: The disk refused.
+        """
+        try:
+            return disk.read_at(self.files.journal_fd, 0, self.files.journal_bytes)
+        except OSError as exc:
+            raise spool_error(f"journal of call {self.files.name}", exc) from exc
+
     def release(self) -> None:
         """Give the call up: close its files and so its lock. Once is enough.
 
