@@ -48,7 +48,7 @@ test-slow: dev
 
 fuzz: dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \
-	    -k "wsproto_alone or slow_way"
+	    tests/protocol/test_pong.py -k "wsproto_alone or slow_way or both_ways"
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=

@@ -323,14 +323,21 @@ class Call:
         self._unsaid = True
         self._waiting.cancel()
 
-    def check_deadline(self, now: float) -> None:
-        """Wakes the call's task if its session has waited long enough."""
-        if now >= min(self._session.deadline, self._give_up_at):
+    def check_deadline(self, now: float) -> float:
+        """Wakes the call's task if its session has waited long enough.
+
+        Returns:
+            Until when it may wait, on Trio's clock.
+        """
+        deadline = min(self._session.deadline, self._give_up_at)
+        if now >= deadline:
             self._call_task()
+        return deadline
 
     def _call_task(self) -> None:
         """Has this call's task look up from waiting for a message."""
         self._called = True
+        self._session.stop_listening()
         self._waiting.cancel()
 
     async def run(self) -> None:
@@ -399,12 +406,14 @@ class Call:
             with self._waiting:
                 if self._wish is None:
                     self._idle = True
+                    session.listen()
                     message = await connection.get_message()
         except ConnectionClosed as error:
             self._note_end(error)
             return session.receive_end(now=trio.current_time())
         finally:
             self._idle = False
+            session.stop_listening()
         now = trio.current_time()
         if message is None:
             if self._owed or self._unsaid:
@@ -462,6 +471,8 @@ class Call:
             self._owed.pop(0)
         if self._owed:
             self._call_task()
+        else:
+            self._session.listen()
         return True
 
     async def _send(self, connection: WebSocketConnection) -> None:
@@ -611,7 +622,7 @@ class Call:
         session.accept(event.media, now=trio.current_time(), hold=asker is not None)
         if asker is not None:
             self.control.begin_paused(asker)
-        self._stream.enlist(self._hear)
+        self._stream.enlist(self._hear, self._session)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(
             "opened",

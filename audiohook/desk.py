@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 
+# How often all calls are looked at: when the first of them is due, but not more often
+# than the one, nor less often than the other. Whatever a call begins to wait for
+# after a look is due later than the next.
 _WATCH_INTERVAL = 1 * SECONDS
+_LONGEST_WATCH_INTERVAL = 4 * SECONDS
 _HURRIED_SEAL_DEADLINE = 2 * SECONDS
 # Strangers that wait for their refusal at a time. Each costs a file and some
 # 20 KiB, and half as many a second are answered as late as they should be.
@@ -163,16 +167,18 @@ class CallDesk:
     ) -> None:
         """Tells calls when a timer of their session has run out; until cancelled.
 
-        One look at all calls a second is far cheaper than a deadline in Trio's
-        heap for each message of each, and the timers are of 10 s and more.
+        A look at all calls now and then is far cheaper than a deadline in Trio's
+        heap for each message of each, and the timers are of 10 s and more. Looking
+        each second, with 1,000 calls, was a twentieth of what they cost.
         """
         task_status.started()
         while True:
             await self._some_live.wait()
             now = trio.current_time()
+            due = now + _LONGEST_WATCH_INTERVAL
             for call in self._live:
-                call.check_deadline(now)
-            await trio.sleep(_WATCH_INTERVAL)
+                due = min(due, call.check_deadline(now))
+            await trio.sleep_until(max(due, now + _WATCH_INTERVAL))
 
     def hurry(self) -> None:
         """Leaves what cannot be sealed at once to the next recovery."""

@@ -35,7 +35,7 @@ _LONGEST_PAUSE: Final = 5 * MINUTES
 _PARALLEL: Final = 8
 # Of these, live calls; so that one that ends need not wait for a part of another.
 _LIVE_PARALLEL: Final = 6
-# Each waiting call keeps two files open. Those beyond wait in the spool alone.
+# Each waiting call keeps a file open. Those beyond wait in the spool alone.
 _HELD_LIMIT: Final = 1000
 # A part of 5 MiB takes minutes to fill.
 _LIVE_INTERVAL: Final = 5 * SECONDS
