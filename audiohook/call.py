@@ -622,7 +622,9 @@ class Call:
         session.accept(event.media, now=trio.current_time(), hold=asker is not None)
         if asker is not None:
             self.control.begin_paused(asker)
-        self._stream.enlist(self._hear, self._session)
+        # What the sweep answers by itself nobody could take down.
+        is_seen = self._minutes is not None
+        self._stream.enlist(self._hear, None if is_seen else self._session)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(
             "opened",

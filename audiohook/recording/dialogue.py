@@ -41,7 +41,7 @@ _SECRET: Final = re.compile(
     r"secret|token|passw|api[-_]?key|signature|authori[sz]ation|credential",
     re.IGNORECASE,
 )
-_DIGITS: Final = re.compile(r"\+?[0-9](?:[ ()./-]?[0-9]){4,}")
+_DIGITS: Final = re.compile(r"\+?[0-9](?:[ ()./-]{0,3}[0-9]){4,}")
 _ADDRESS: Final = re.compile(r"[^\s@<>\"]{1,64}@[^\s@<>\"]{1,255}")
 # What is no number of a person's, however many digits it has: ids, and moments and
 # stretches of time.

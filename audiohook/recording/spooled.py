@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -113,8 +114,13 @@ class SpooledCall:
         Raises:
             SpoolError: The disk refused.
         """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            return disk.read_at(self.files.journal_fd, 0, self.files.journal_bytes)
+            fd = os.open(self.folder / disk.JOURNAL, flags)
+            try:
+                return disk.read_at(fd, 0, self.files.journal_bytes)
+            finally:
+                os.close(fd)
         except OSError as exc:
             raise spool_error(f"journal of call {self.files.name}", exc) from exc
 
