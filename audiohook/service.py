@@ -39,6 +39,7 @@ from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
+from audiohook.recording.dialogue import Keep
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
@@ -223,6 +224,7 @@ class Service:
                 sealed=self._deliveries.add,
                 admission=self._admission,
                 clock=clock,
+                keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
         self._listener = Listener(
