@@ -54,7 +54,7 @@ from audiohook.recording.journal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from structlog.typing import FilteringBoundLogger
     from trio_websocket import WebSocketConnection
@@ -96,6 +96,10 @@ _GOODBYE_DEADLINE = 2 * SECONDS
 _LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
 
 
+async def _no_newer_keys() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all calls of a service share.
@@ -113,6 +117,7 @@ class Surroundings:
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         admission: Counts the calls that are let in.
+        look_again: Has newer keys looked for, and returns whether that was done.
         pauses: Those that were asked for, for sessions that are to come.
         clock: Unix time in seconds.
     """
@@ -127,6 +132,7 @@ class Surroundings:
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     admission: Admission = field(default_factory=Admission)
+    look_again: Callable[[], Awaitable[bool]] = _no_newer_keys
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
 

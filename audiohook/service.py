@@ -31,6 +31,7 @@ from audiohook.file_limit import raise_file_limit
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
+from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.protocol.messages import DisconnectReason
@@ -164,11 +165,12 @@ class Service:
             new_calls_per_key=settings.new_calls_per_key,
         )
         authenticator = Authenticator(keys)
+        self._keys = KeyRing(settings, keys, authenticator, log=log)
         tokens = Tokens(configured_tokens(settings))
         self._reloader = Reloader(
             settings,
             read_settings or (lambda: settings),
-            authenticator=authenticator,
+            keys=self._keys,
             tokens=tokens,
             log=log,
         )
@@ -184,6 +186,7 @@ class Service:
                 opened=self._deliveries.watch,
                 sealed=self._deliveries.add,
                 admission=self._admission,
+                look_again=self._keys.look_again,
                 clock=clock,
             )
         )
@@ -293,6 +296,7 @@ class Service:
         async with trio.open_nursery() as foundation:
             try:
                 works = [
+                    self._keys.run,
                     self._spool.run,
                     self._pump.run,
                     self._deliveries.run,
