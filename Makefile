@@ -4,9 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py $(wildcard audiohook/*.pyx audiohook/*/*.pyx audiohook/*/*/*.pyx)
+SOURCES := pyproject.toml setup.py $(shell find audiohook -name '*.pyx' -o -name '*.pxd')
 
-.PHONY: run test test-slow demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
+.PHONY: run test test-slow coverage demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
     bench-quick lint types wheel lambda clean help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make demo       set up, and play one call through a service of its own"
 	@echo "make build      set up only: .venv/bin/audiohook is there afterwards"
 	@echo "make test-slow  the tests with real processes and real disks"
+	@echo "make coverage   branches that the tests take, by room"
 	@echo "make fuzz       20,000 examples of each differential test"
 	@echo "make fuzz-parsers   all parsers, 10 minutes each (FUZZ_SECONDS, FUZZ_TARGETS)"
 	@echo "make sanitize   the compiled modules under the compiler's sanitizers"
@@ -30,11 +31,20 @@ run: build
 demo: build
 	@$(BIN)/audiohook demo
 
-test: dev
-	$(BIN)/python -m pytest -m "not slow"
+# As many at a time as there are cores; WORKERS=0 runs them in one process, for pdb.
+WORKERS ?= auto
 
+test: dev
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+coverage: dev
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" --cov --cov-report=
+	@$(BIN)/coverage json -q -o build/coverage.json
+	@$(BIN)/python .ci/branches.py build/coverage.json
+
+# Two at a time on any machine: much of it waits, and some of it measures.
 test-slow: dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 fuzz: dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \

@@ -37,7 +37,15 @@ extensions = [
         extra_link_args=link_args,
         define_macros=[("AUDIOHOOK_BASELINE", "1")] if BASELINE else [],
     )
-    for name in ("_ulaw", "_divert", "protocol._ping", "simulator.load._frames")
+    for name in (
+        "_ulaw",
+        "_divert.diverter",
+        "_divert.lane",
+        "_divert.batch",
+        "_divert.fleet",
+        "protocol._ping",
+        "simulator.load._frames",
+    )
 ]
 
 setup(
