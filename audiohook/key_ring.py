@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from audiohook.authentication import configured_keys
+from audiohook.authentication import check_buckets, configured_keys
 from audiohook.errors import ConfigError
 from audiohook.keys import label_of, parse_keys
 from audiohook.secrets_manager import fetch_secret
@@ -293,7 +293,9 @@ class KeyRing:
                 data = await trio.to_thread.run_sync(
                     self._fetch, name, abandon_on_cancel=True, limiter=self._network
                 )
-                self._put("secret", parse_keys(data, where))
+                keys = parse_keys(data, where)
+                check_buckets(keys, self._settings, where)
+                self._put("secret", keys)
                 self._secret_failed = False
                 self._mend("secret")
                 return

@@ -24,6 +24,7 @@ from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.call import Surroundings
+from audiohook.call_settings import Chooser
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
@@ -146,7 +147,7 @@ class Service:
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
         self._spool, self._store, uploader = make_storage(settings)
-        self.index = make_index(settings, self._store, log=log)
+        self.index = make_index(settings, self._store, lambda: self._keys.keys, log=log)
         uploader.noted = self.index.note
         self._transcribing = make_transcribing(
             settings,
@@ -186,6 +187,7 @@ class Service:
                 opened=self._deliveries.watch,
                 sealed=self._deliveries.add,
                 admission=self._admission,
+                choose=Chooser(settings).choose,
                 look_again=self._keys.look_again,
                 clock=clock,
             )

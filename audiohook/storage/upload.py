@@ -22,7 +22,7 @@ from audiohook.protocol.timeline import Timeline
 from audiohook.recording.journal import Delivered, Done, Planned, Stored
 from audiohook.storage import call_json
 from audiohook.storage.base import MultipartStore
-from audiohook.storage.layout import raw_key, wav_files
+from audiohook.storage.layout import in_bucket, raw_key, wav_files
 from audiohook.storage.multipart import PartsUpload
 from audiohook.storage.summary import metadata, recording_name
 
@@ -134,13 +134,20 @@ class Uploader:
 
     def plan(self, call: SpooledCall) -> Planned:
         """Tell what is to be stored of a call; what was once planned is kept."""
-        return call.record.planned or Planned(
+        if call.record.planned is not None:
+            return call.record.planned
+        own = call.record.opened.settings
+        prefix, layout, keep_raw = self._prefix, self._layout, self._keep_raw
+        if own is not None:
+            prefix = in_bucket(own.bucket, own.prefix)
+            layout, keep_raw = own.layout, own.keep_raw
+        return Planned(
             name=recording_name(call.record.opened),
-            prefix=self._prefix,
+            prefix=prefix,
             encoding=self._encoding,
-            layout=self._layout,
+            layout=layout,
             gaps=self._gaps,
-            keep_raw=self._keep_raw,
+            keep_raw=keep_raw,
         )
 
     def parts_upload(
