@@ -108,7 +108,7 @@ def check(
 
     folder, facts, kinds = found["usual"]
     assert folder.startswith("calls/2")
-    assert kinds == {"call.json", "audio/.wav", "audio/.raw", *TEXTS}
+    assert kinds == {"call.json", "audio/.wav", "audio/.dat", "audio/.raw", *TEXTS}
     assert facts["settings"]["mode"] == {
         "value": "record and transcribe",
         "from": "service",
@@ -116,7 +116,7 @@ def check(
     assert facts["audio"] == "stored"
 
     _, facts, kinds = found["record"]
-    assert kinds == {"call.json", "audio/.wav"}
+    assert kinds == {"call.json", "audio/.wav", "audio/.dat"}
     (entry,) = facts["transcripts"]
     assert entry["status"] == "off"
     assert entry["reason"] == "only the recording is wanted, by customConfig"
@@ -270,7 +270,7 @@ async def test_bucket_each_call_in_its_own_way_in_spite_of_a_kill(
     folder_key, facts, kinds = apart["acme"]
     assert list(apart) == ["acme"]
     assert folder_key.startswith("acme/2")
-    assert kinds == {"call.json", "audio/.wav", "audio/.raw", *TEXTS}
+    assert kinds == {"call.json", "audio/.wav", "audio/.dat", "audio/.raw", *TEXTS}
     assert facts["settings"]["bucket"] == {"value": acme.name, "from": "key"}
     keys = [each["key"] for each in facts["objects"]]
     assert all(key.startswith("acme/2") for key in keys)
