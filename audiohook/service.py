@@ -43,6 +43,7 @@ from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
+from audiohook.recording.dialogue import Keep
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
@@ -231,6 +232,7 @@ class Service:
                 choose=Chooser(settings).choose,
                 look_again=self._keys.look_again,
                 clock=clock,
+                keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
         self._allow_list = AllowList(settings, log=log)
@@ -307,6 +309,7 @@ class Service:
             host=settings.admin_host,
             port=settings.admin_port,
             inherited=sockets.get(ADMIN_SOCKETS, ()),
+            tls=self._reloader.admin_tls_context(),
             log=log,
         )
         self.admin_port = 0

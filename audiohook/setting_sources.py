@@ -28,6 +28,7 @@ _LOOKS_LIKE = 0.8
 _FILE_SETTINGS = frozenset(
     {
         "ALLOW_FROM_FILE",
+        "ADMIN_CLIENT_CA",
         "API_KEYS_FILE",
         "API_TOKENS_FILE",
         "ASSEMBLYAI_PARAMS_FILE",

@@ -172,10 +172,11 @@ class _Clerk:
             # It may be that of an API key.
             named, _, key = typed.removeprefix("s3://").partition("/")
             return in_bucket(None if named == bucket else named, key.strip("/"))
-        path, root = Path(typed), self._settings.recordings_dir
-        for base in (root, root.absolute()):
-            if path.is_relative_to(base):
-                return path.relative_to(base).as_posix()
+        # As a shell completes it, from wherever it was typed.
+        path = Path(typed).resolve()
+        root = self._settings.recordings_dir.resolve()
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
         return typed.strip("/")
 
     async def _see_to(

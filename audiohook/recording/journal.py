@@ -222,6 +222,23 @@ class ControlFact:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFact:
+    """A text message that came or went, as it is kept.
+
+    Attributes:
+        direction: ``in`` or ``out``, see `audiohook.recording.dialogue.Direction`.
+        at: When, in UTC with milliseconds, see `utc_text`.
+        offset_samples: Samples of each channel that had come by then.
+        message: Its JSON, without what must not be kept.
+    """
+
+    direction: str
+    at: str
+    offset_samples: int
+    message: object
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedFact:
     """The call is over, and this is all of it.
 
@@ -351,6 +368,7 @@ Fact: TypeAlias = (
     | LanguageFact
     | PausedFact
     | ControlFact
+    | TextFact
     | ClosedFact
     | Planned
     | UploadBegun
@@ -433,6 +451,15 @@ def _read_control(fields: Fields) -> ControlFact:
     )
 
 
+def _read_text(fields: Fields) -> TextFact:
+    return TextFact(
+        direction=fields.text("direction"),
+        at=fields.text("at"),
+        offset_samples=fields.count("offset_samples"),
+        message=fields.anything("message"),
+    )
+
+
 def _read_closed(fields: Fields) -> ClosedFact:
     return ClosedFact(
         reason=fields.text("reason"),
@@ -499,6 +526,7 @@ _READERS: Final[Mapping[str, Callable[[Fields], Fact]]] = {
     "language": _read_language,
     "paused": _read_paused,
     "control": _read_control,
+    "text": _read_text,
     "closed": _read_closed,
     "planned": _read_planned,
     "upload_begun": _read_upload_begun,
@@ -516,6 +544,7 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     LanguageFact: "language",
     PausedFact: "paused",
     ControlFact: "control",
+    TextFact: "text",
     ClosedFact: "closed",
     Planned: "planned",
     UploadBegun: "upload_begun",
@@ -608,6 +637,7 @@ class CallRecord:
         languages: Changes of language in order of arrival.
         paused: Whether the client has stopped sending.
         controls: What somebody on our side did to the call, in order.
+        texts: How many text messages are kept; they stay in the journal.
         askers: Gaps that somebody on our side asked for, by their offsets.
         closed: How it ended; ``None`` while it lives or if it was cut off. The
             last such fact counts.
@@ -634,6 +664,7 @@ class CallRecord:
         "paused",
         "planned",
         "stored",
+        "texts",
         "uploads",
     )
 
@@ -643,6 +674,7 @@ class CallRecord:
         self.languages: list[LanguageFact] = []
         self.paused = False
         self.controls: list[ControlFact] = []
+        self.texts = 0
         self.askers: dict[int, GapFact] = {}
         self.closed: ClosedFact | None = None
         self.planned: Planned | None = None
@@ -673,6 +705,8 @@ class CallRecord:
                 raise ValueError("opened twice")
             case GapFact() | LanguageFact() | PausedFact() | ControlFact():
                 self._apply_to_audio(fact)
+            case TextFact():
+                self.texts += 1
             case ClosedFact():
                 self.closed = fact
             case Planned():

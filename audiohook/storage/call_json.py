@@ -14,6 +14,7 @@ from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.layout import (
+    dialogue_key,
     peaks_key,
     raw_key,
     split_bucket,
@@ -73,6 +74,8 @@ async def update(
     keys = [*wavs, raw_key(plan)] if plan.keep_raw else list(wavs)
     if plan.keep_peaks:
         keys += [peaks_key(key) for key in wavs]
+    if record.texts:
+        keys.append(dialogue_key(plan))
     try:
         objects = [record.stored[key] for key in keys]
     except KeyError as exc:

@@ -92,6 +92,11 @@ def peaks_key(wav_key: str) -> str:
     return f"{wav_key.removesuffix('.wav')}.dat"
 
 
+def dialogue_key(plan: Planned) -> str:
+    """Return where the text messages of a call are, if they are kept."""
+    return f"{plan.prefix}{plan.name}/audio/{plan.name}.jsonl"
+
+
 def summary_key(plan: Planned) -> str:
     """Return where the call's JSON is."""
     return f"{plan.prefix}{plan.name}/call.json"
