@@ -17,6 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from audiohook.admission import Admission, TurnedAway
+from audiohook.call_settings import Mode
 from audiohook.control import CallControl, Pauses
 from audiohook.errors import SpoolError
 from audiohook.minutes import Minutes
@@ -57,7 +58,7 @@ from audiohook.recording.journal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -65,9 +66,11 @@ if TYPE_CHECKING:
 
     from audiohook.admission import Place
     from audiohook.authentication import Authenticator, Credentials
+    from audiohook.call_settings import CallSettings
     from audiohook.control import Asker
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
+    from audiohook.keys import KeyRecord
     from audiohook.logs import Limiter
     from audiohook.metrics import Metrics
     from audiohook.protocol.events import SessionEvent
@@ -100,6 +103,14 @@ _GOODBYE_DEADLINE = 2 * SECONDS
 _LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
 
 
+def _no_choice(_key: KeyRecord, _custom_config: object) -> CallSettings | None:
+    return None
+
+
+async def _no_newer_keys() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all calls of a service share.
@@ -117,6 +128,9 @@ class Surroundings:
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         admission: Counts the calls that are let in.
+        choose: Decides on the settings of a call, by what goes with its key and by
+            its ``customConfig``; None leaves all to whoever finishes it.
+        look_again: Has newer keys looked for, and returns whether that was done.
         pauses: Those that were asked for, for sessions that are to come.
         clock: Unix time in seconds.
         keep_dialogue: How much of text messages is kept.
@@ -132,6 +146,8 @@ class Surroundings:
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     admission: Admission = field(default_factory=Admission)
+    choose: Callable[[KeyRecord, object], CallSettings | None] = _no_choice
+    look_again: Callable[[], Awaitable[bool]] = _no_newer_keys
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
     keep_dialogue: Keep = Keep.NO
@@ -212,6 +228,7 @@ class Call:
             now=trio.current_time(),
         )
         self._spooled: SpooledCall | None = None
+        self._settings: CallSettings | None = None
         self._sealed = False
         self._minutes: Minutes | None = None
         if surroundings.keep_dialogue is not Keep.NO:
@@ -600,7 +617,9 @@ class Call:
             # Not a refused upgrade, which the client would never try again.
             self._turn_away(TurnedAway(refusal))
             return
-        if event.is_probe or event.media is None:
+        if not event.is_probe:
+            self._choose(event)
+        if event.is_probe or event.media is None or self._keeps_nothing:
             lane.ignore()
             if event.is_probe:
                 self._notes.outcome = "probe"
@@ -633,7 +652,26 @@ class Call:
             channels=[str(c) for c in event.media.channels] if event.media else [],
             language=_tag(event.parameters.language),
             reconnected=bool(event.parameters.continued_sessions),
+            mode=None if self._settings is None else str(self._settings.mode),
         )
+
+    def _choose(self, event: OpenReceived) -> None:
+        """Decides on the settings of the call, and says what does not count."""
+        around = self._around
+        custom_config = event.parameters.custom_config
+        self._settings = around.choose(self._credentials.record, custom_config)
+        if self._settings is not None and self._settings.ignored:
+            # Names are ours, and no reason repeats what was given.
+            self._noise(
+                logging.WARNING,
+                "custom_config_ignored",
+                key=self._credentials.key_id,
+                ignored=[f"{e.name} {e.reason}" for e in self._settings.ignored],
+            )
+
+    @property
+    def _keeps_nothing(self) -> bool:
+        return self._settings is not None and self._settings.mode is Mode.NEITHER
 
     def _turn_away(self, why: TurnedAway) -> None:
         """Answers ``open`` with ``disconnect``."""
@@ -684,6 +722,7 @@ class Call:
             ),
             key_label=self._credentials.key_id,
             retry_attempt=self._credentials.retry_attempt,
+            settings=self._settings,
         )
 
     async def _close(self, event: CloseReceived) -> None:

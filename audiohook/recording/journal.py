@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from audiohook.call_settings import CallSettings, read_call_settings
 from audiohook.protocol.timeline import Gap, GapKind, Timeline
 from audiohook.protocol.wire import check_depth, finite
 from audiohook.recording import transcripts
@@ -126,6 +127,7 @@ class Opened:
         continued_sessions: Predecessors, if the client reconnected.
         key_label: Which API key let the call in; not the key itself.
         retry_attempt: How often the client had tried before, as it came.
+        settings: What was decided on it; None leaves all to whoever finishes it.
 
     Raises:
         ValueError: An id, the time or the media cannot be used.
@@ -144,6 +146,7 @@ class Opened:
     continued_sessions: tuple[ContinuedSession, ...] = ()
     key_label: str | None = None
     retry_attempt: int | None = None
+    settings: CallSettings | None = None
 
     def __post_init__(self) -> None:
         if not is_uuid(self.session_id):
@@ -336,6 +339,17 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioDeleted:
+    """An object with audio was deleted again, since only its transcript was wanted.
+
+    Attributes:
+        key: Where it was.
+    """
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The store has confirmed all of the call; only transcripts are missing.
 
@@ -361,6 +375,7 @@ Fact: TypeAlias = (
     | PartStored
     | UploadDropped
     | Stored
+    | AudioDeleted
     | Delivered
     | Done
     | TranscriptFact
@@ -402,6 +417,9 @@ def _read_opened(fields: Fields) -> Opened:
         ),
         key_label=fields.optional_text("key_label"),
         retry_attempt=fields.optional_count("retry_attempt"),
+        settings=None
+        if fields.anything("settings") is None
+        else read_call_settings(fields.nested("settings")),
     )
 
 
@@ -490,6 +508,10 @@ def _read_stored(fields: Fields) -> Stored:
     return Stored(fields.text("key"), fields.count("size"), fields.text("sha256"))
 
 
+def _read_audio_deleted(fields: Fields) -> AudioDeleted:
+    return AudioDeleted(fields.text("key"))
+
+
 def _read_delivered(_fields: Fields) -> Delivered:
     return Delivered()
 
@@ -511,6 +533,7 @@ _READERS: Final[Mapping[str, Callable[[Fields], Fact]]] = {
     "part_stored": _read_part_stored,
     "upload_dropped": _read_upload_dropped,
     "stored": _read_stored,
+    "audio_deleted": _read_audio_deleted,
     "delivered": _read_delivered,
     "done": _read_done,
     **transcripts.READERS,
@@ -528,6 +551,7 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     PartStored: "part_stored",
     UploadDropped: "upload_dropped",
     Stored: "stored",
+    AudioDeleted: "audio_deleted",
     Delivered: "delivered",
     Done: "done",
     **transcripts.WORDS,
@@ -621,6 +645,7 @@ class CallRecord:
         uploads: Uploads under way, by key.
         stored: What the store has confirmed, by key.
         jobs: What is known of the transcripts, by the keys of the WAV files.
+        deleted: Keys of objects with audio that were deleted again.
         delivered: Whether the store has confirmed all but transcripts.
         done: Whether the call may leave the spool.
     """
@@ -629,6 +654,7 @@ class CallRecord:
         "askers",
         "closed",
         "controls",
+        "deleted",
         "delivered",
         "done",
         "gaps",
@@ -655,6 +681,7 @@ class CallRecord:
         self.uploads: dict[str, OpenUpload] = {}
         self.stored: dict[str, Stored] = {}
         self.jobs: dict[str, JobRecord] = {}
+        self.deleted: frozenset[str] = frozenset()
         self.delivered = False
         self.done = False
 
@@ -686,6 +713,8 @@ class CallRecord:
                 self.planned = fact
                 # They were for files under another name.
                 self.jobs.clear()
+            case AudioDeleted(key):
+                self.deleted |= {key}
             case Delivered():
                 self.delivered = True
             case Done():

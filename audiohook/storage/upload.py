@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from audiohook.call_settings import Mode
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import Timeline
 from audiohook.recording.dialogue import lines_of
@@ -24,7 +25,13 @@ from audiohook.recording.herald import Nobody
 from audiohook.recording.journal import Delivered, Done, Planned, Stored
 from audiohook.storage import call_json
 from audiohook.storage.base import BytesBlob, MultipartStore
-from audiohook.storage.layout import dialogue_key, peaks_key, raw_key, wav_files
+from audiohook.storage.layout import (
+    dialogue_key,
+    in_bucket,
+    peaks_key,
+    raw_key,
+    wav_files,
+)
 from audiohook.storage.multipart import PartsUpload
 from audiohook.storage.summary import metadata, recording_name
 
@@ -142,14 +149,24 @@ class Uploader:
 
     def plan(self, call: SpooledCall) -> Planned:
         """Tell what is to be stored of a call; what was once planned is kept."""
-        return call.record.planned or Planned(
+        if call.record.planned is not None:
+            return call.record.planned
+        own = call.record.opened.settings
+        prefix, layout, keep_raw = self._prefix, self._layout, self._keep_raw
+        keep_peaks = self._keep_peaks
+        if own is not None:
+            prefix = in_bucket(own.bucket, own.prefix)
+            layout, keep_raw = own.layout, own.keep_raw
+            # They are nothing without the audio, and still tell who spoke when.
+            keep_peaks = keep_peaks and own.mode is not Mode.TRANSCRIBE
+        return Planned(
             name=recording_name(call.record.opened),
-            prefix=self._prefix,
+            prefix=prefix,
             encoding=self._encoding,
-            layout=self._layout,
+            layout=layout,
             gaps=self._gaps,
-            keep_raw=self._keep_raw,
-            keep_peaks=self._keep_peaks,
+            keep_raw=keep_raw,
+            keep_peaks=keep_peaks,
         )
 
     async def dialogue_of(self, call: SpooledCall) -> bytes:
