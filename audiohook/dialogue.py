@@ -14,6 +14,7 @@ from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
 from audiohook.storage.find import NoRecordingError, find_files
 from audiohook.storage.folder import FolderStore
+from audiohook.storage.layout import beside
 from audiohook.storing import make_index, make_store
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ async def _show_one(
     store: FolderStore | S3Store, key: str, console: Console, as_json: bool
 ) -> bool:
     summary: dict[str, Any] = json.loads((await find_files(store, key))[0].summary)
-    keys = [each["key"] for each in summary["objects"] if each["key"].endswith(_ENDING)]
+    objects = [beside(key, each["key"]) for each in summary["objects"]]
+    keys = [each for each in objects if each.endswith(_ENDING)]
     data = await store.read(keys[0]) if keys else None
     if data is None:
         console.print(

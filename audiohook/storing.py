@@ -86,11 +86,19 @@ def places_of(
 def make_index(
     settings: Settings,
     store: FolderStore | S3Store,
-    keys: Callable[[], Mapping[str, KeyRecord]],
+    keys: Callable[[], Mapping[str, KeyRecord]] = dict,
     *,
     log: FilteringBoundLogger,
 ) -> CallIndex:
-    """Makes the index of what is in the store, wherever API keys have it."""
+    """Makes the index of what is in the store.
+
+    Args:
+        settings: What the operator chose.
+        store: The store.
+        keys: Returns the API keys, which may have calls elsewhere; who only looks
+            something up need not know them.
+        log: For what an operator must see.
+    """
     return CallIndex(
         settings.recordings_dir / SPOOL_FOLDER / INDEX_FOLDER,
         store,
