@@ -15,6 +15,7 @@ KNOWN = (
     # The ground floor.
     "audiohook.admission.TokenBucket",
     "audiohook.errors",
+    "audiohook.logs.Limiter",
     "audiohook.setting_values.Rate",
     "audiohook.__version__",
 )
