@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.api.tokens import Token, Tokens
-    from audiohook.authentication import Authenticator
+    from audiohook.key_ring import KeyRing
     from audiohook.keys import KeyRecord
 
 _RELOADED: Final = frozenset(
@@ -59,7 +59,7 @@ class Reloader:
     Args:
         settings: What the service runs with.
         read: Finds the settings anew. It may block, and raise `ConfigError`.
-        authenticator: Gets the keys.
+        keys: Gets the keys.
         tokens: Gets the tokens of the API.
         log: Where lines go.
 
@@ -72,13 +72,13 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings],
         *,
-        authenticator: Authenticator,
+        keys: KeyRing,
         tokens: Tokens,
         log: FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._read = read
-        self._authenticator = authenticator
+        self._keys = keys
         self._tokens = tokens
         self._log = log
         self._tls = make_tls_context(settings)
@@ -122,7 +122,8 @@ class Reloader:
     def _read_all(self) -> _Fresh:
         settings = self._read()
         keys = configured_keys(settings)
-        if not keys and _names_keys(self._settings):
+        secret_only = settings.api_keys_secret is not None
+        if not keys and not secret_only and _names_keys(self._settings):
             raise ConfigError(
                 "API_KEY: is not set any more, and neither is API_KEYS_FILE; nobody"
                 " could connect"
@@ -141,8 +142,7 @@ class Reloader:
         )
 
     def _apply(self, fresh: _Fresh) -> None:
-        if fresh.keys:
-            self._authenticator.replace_keys(fresh.keys)
+        self._keys.take(fresh.settings, fresh.keys)
         self._tokens.replace(fresh.tokens)
         self._tls = fresh.tls
         if fresh.admin_tls is not None:

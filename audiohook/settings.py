@@ -243,6 +243,12 @@ class Settings(BaseSettings):
         description="Store a small `.dat` beside the WAV that its waveform is drawn from",
         examples=["true"],
     )
+    keep_dialogue: Literal["no", "masked", "full"] = Field(
+        "no",
+        description="Store the text messages of a call beside the WAV: masked without"
+        " numbers, names and what customConfig holds, full with them",
+        examples=["masked"],
+    )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
         "pcm16", description="Samples of the WAV", examples=["pcm16"]
     )
