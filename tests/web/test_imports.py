@@ -16,6 +16,7 @@ KNOWN = (
     "audiohook.admission.TokenBucket",
     "audiohook.errors",
     "audiohook.file_ranges",
+    "audiohook.logs.Limiter",
     "audiohook.setting_values.Rate",
     "audiohook.__version__",
     # What is in a file of the store, and nothing that does anything.
