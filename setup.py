@@ -47,6 +47,7 @@ extensions = [
         "_divert.unsealer",
         "protocol._ping",
         "protocol._pong",
+        "recording._files",
         "recording._peaks",
         "simulator.load._frames",
     )

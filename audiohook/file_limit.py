@@ -7,9 +7,19 @@ import resource
 
 from audiohook.errors import ConfigError
 
-# A call has a socket, its audio and its journal open.
-_FILES_PER_CALL = 3
+# A call has a socket and its audio open.
+_FILES_PER_CALL = 2
 _FILES_BESIDE = 256
+
+
+def files_needed(max_calls: int) -> int:
+    """Returns how many open files so many calls take."""
+    return max_calls * _FILES_PER_CALL + _FILES_BESIDE
+
+
+def calls_within(files: int) -> int:
+    """Returns how many calls so many open files allow, at least one."""
+    return max(1, (files - _FILES_BESIDE) // _FILES_PER_CALL)
 
 
 def raise_file_limit(max_calls: int | None) -> None:
@@ -27,10 +37,10 @@ def raise_file_limit(max_calls: int | None) -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if max_calls is None:
         return
-    needed = max_calls * _FILES_PER_CALL + _FILES_BESIDE
+    needed = files_needed(max_calls)
     if soft != resource.RLIM_INFINITY and soft < needed:
         raise ConfigError(
             f"MAX_CALLS: {max_calls} calls need {needed} open files and the limit is"
-            f" {soft}; lower it to {max(1, (soft - _FILES_BESIDE) // _FILES_PER_CALL)}"
+            f" {soft}; lower it to {calls_within(soft)}"
             f" or raise LimitNOFILE (ulimit -Hn) to {needed}"
         )

@@ -26,6 +26,7 @@ from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
+from audiohook.call_settings import Chooser
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
@@ -35,9 +36,13 @@ from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
+from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
+from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
+from audiohook.recording.dialogue import Keep
+from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
 from audiohook.storage.folder import FolderStore
@@ -56,7 +61,9 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
     from audiohook.keys import KeyRecord
+    from audiohook.notify.sender import NotificationStatistics
     from audiohook.recording.spool import SpoolStatistics
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.settings import Settings
     from audiohook.storage.delivery import DeliveryStatistics
     from audiohook.transcription.scheduler import TranscriptionStatistics
@@ -71,6 +78,8 @@ _GOODBYE_DEADLINE = 12 * SECONDS
 _SETTLE_DEADLINE = 30 * SECONDS
 # Requests that cost money are better not cut off.
 _LAST_REQUESTS_DEADLINE = 5 * SECONDS
+# What is not told by then is told by the next start.
+_LAST_WORDS_DEADLINE = 5 * SECONDS
 # How often leftovers of other processes are looked for, and when there are more.
 _ADOPT_INTERVAL = 60 * SECONDS
 _ADOPT_SOON = 1 * SECONDS
@@ -111,6 +120,7 @@ class ServiceStatistics:
         transcriptions: Calls that wait for their transcripts; None if transcription
             is off.
         index: What recordings are found by.
+        notifications: Who is told what becomes of calls; None if nobody is.
     """
 
     live: int
@@ -123,6 +133,7 @@ class ServiceStatistics:
     deliveries: DeliveryStatistics
     transcriptions: TranscriptionStatistics | None
     index: IndexStatistics
+    notifications: NotificationStatistics | None
 
 
 class Service:
@@ -169,8 +180,13 @@ class Service:
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
         self._spool, self._store, uploader = make_storage(settings)
-        self.index = make_index(settings, self._store, log=log)
+        self.index = make_index(settings, self._store, lambda: self._keys.keys, log=log)
         uploader.noted = self.index.note
+        self._notifying = make_notifying(
+            settings, metrics=self.metrics, log=log, clock=clock
+        )
+        self._herald = Nobody() if self._notifying is None else self._notifying.herald
+        uploader.herald = self._herald
         self._transcribing = make_transcribing(
             settings,
             spool=self._spool,
@@ -178,6 +194,7 @@ class Service:
             metrics=self.metrics,
             log=log,
             noted=self.index.note,
+            herald=self._herald,
         )
         self._deliveries = make_deliveries(
             uploader, self._transcribing, metrics=self.metrics, log=log
@@ -188,11 +205,12 @@ class Service:
             new_calls_per_key=settings.new_calls_per_key,
         )
         authenticator = Authenticator(keys)
+        self._keys = KeyRing(settings, keys, authenticator, log=log)
         tokens = Tokens(configured_tokens(settings))
         self._reloader = Reloader(
             settings,
             read_settings or (lambda: settings),
-            authenticator=authenticator,
+            keys=self._keys,
             tokens=tokens,
             log=log,
         )
@@ -205,10 +223,13 @@ class Service:
                 log=log,
                 noise=self._noise,
                 refusal=self._refuse_call,
-                opened=self._deliveries.watch,
+                opened=self._opened,
                 sealed=self._deliveries.add,
                 admission=self._admission,
+                choose=Chooser(settings).choose,
+                look_again=self._keys.look_again,
                 clock=clock,
+                keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
         self._listener = Listener(
@@ -231,7 +252,8 @@ class Service:
             longest_drain=settings.drain_timeout
             + _GOODBYE_DEADLINE
             + _SETTLE_DEADLINE
-            + _LAST_REQUESTS_DEADLINE,
+            + _LAST_REQUESTS_DEADLINE
+            + _LAST_WORDS_DEADLINE,
         )
         spool_folder = settings.recordings_dir / SPOOL_FOLDER
         api = make_room(
@@ -282,6 +304,7 @@ class Service:
             host=settings.admin_host,
             port=settings.admin_port,
             inherited=sockets.get(ADMIN_SOCKETS, ()),
+            tls=self._reloader.admin_tls_context(),
             log=log,
         )
         self.admin_port = 0
@@ -301,6 +324,9 @@ class Service:
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
             index=self.index.statistics(),
+            notifications=None
+            if self._notifying is None
+            else self._notifying.sender.statistics(),
         )
 
     def standing(self) -> Standing:
@@ -350,6 +376,8 @@ class Service:
         async with trio.open_nursery() as foundation:
             try:
                 works = [
+                    self._keys.run,
+                    *self._notifiers(),
                     self._spool.run,
                     self._pump.run,
                     self._deliveries.run,
@@ -371,16 +399,31 @@ class Service:
                 if self._transcribing is not None:
                     with trio.move_on_after(_LAST_REQUESTS_DEADLINE):
                         await self._transcribing.jobs.stop()
+                if self._notifying is not None:
+                    with trio.move_on_after(_LAST_WORDS_DEADLINE):
+                        await self._notifying.settle()
             finally:
                 for scope in self._standing:
                     scope.cancel()
                 foundation.cancel_scope.cancel()
                 if self._transcribing is not None:
                     await self._transcribing.aclose()
+                if self._notifying is not None:
+                    await self._notifying.aclose()
         if isinstance(self._store, S3Store):
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    def _notifiers(self) -> list[Callable[..., Awaitable[None]]]:
+        if self._notifying is None:
+            return []
+        return [self._notifying.outbox.run, self._notifying.sender.run]
+
+    def _opened(self, call: SpooledCall, settled_bytes: Callable[[], int]) -> None:
+        """Takes note of a call that has begun."""
+        self._deliveries.watch(call, settled_bytes)
+        self._herald.opened(call.record)
 
     async def _stand(
         self,
@@ -442,7 +485,9 @@ class Service:
         while True:
             more = False
             try:
-                more = await adopt(self._spool, self._deliveries, self._transcribing)
+                more = await adopt(
+                    self._spool, self._deliveries, self._transcribing, self._herald
+                )
             except SpoolError as error:
                 self._log.error("cannot_adopt", error=str(error))
             self._tell_of_untranscribed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dotenv.parser import parse_stream
 from pydantic_settings import (
@@ -27,6 +27,7 @@ _LOOKS_LIKE = 0.8
 # a path, is where the credential lies.
 _FILE_SETTINGS = frozenset(
     {
+        "ADMIN_CLIENT_CA",
         "API_KEYS_FILE",
         "API_TOKENS_FILE",
         "ASSEMBLYAI_PARAMS_FILE",
@@ -42,7 +43,19 @@ def name_of(attribute: str, info: FieldInfo) -> str:
     return alias if isinstance(alias, str) else attribute.upper()
 
 
-def read_env_file(path: Path, known: Collection[str]) -> dict[str, str]:
+class EnvFile(NamedTuple):
+    """What a file of settings says.
+
+    Attributes:
+        values: All names with their values as they stand, foreign ones among them.
+        faults: A line on each thing that is wrong with it.
+    """
+
+    values: dict[str, str]
+    faults: list[str]
+
+
+def read_env_file(path: Path, known: Collection[str]) -> EnvFile:
     """Read ``.env``.
 
     pydantic-settings would read it too, but would pass over lines that it
@@ -54,42 +67,49 @@ def read_env_file(path: Path, known: Collection[str]) -> dict[str, str]:
         known: Names of our settings.
 
     Returns:
-        All names with their values as they stand, foreign ones among them.
+        What it says. Lines that cannot be read and names that look like a setting
+        misspelt are faults.
 
     Raises:
-        ConfigError: If the file cannot be read, or a name in it looks like a
-            setting misspelt.
+        ConfigError: If the file cannot be read.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        # An editor of another system may have put a mark in front of the text.
+        with path.open(encoding="utf-8-sig") as file:
             bindings = list(parse_stream(file))
     except FileNotFoundError:
-        return {}
+        return EnvFile({}, [])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
     values: dict[str, str] = {}
+    faults: list[str] = []
     for binding in bindings:
         if binding.key and binding.value is not None:
             values[binding.key] = binding.value
         elif binding.error or binding.key:
-            raise ConfigError(
+            faults.append(
                 f"{path}: line {_first_line(binding.original)} is not of the form"
                 " NAME=value; for example PORT=3000"
             )
     for name in values:
-        if name not in known and not name.startswith("AWS_"):
-            _check_foreign(name, known, path)
-    return values
+        if name in known or name.startswith("AWS_"):
+            continue
+        if meant := resembles(name, known):
+            faults.append(f"{name}: is not a setting ({path}); did you mean {meant}?")
+    return EnvFile(values, faults)
 
 
-def _check_foreign(name: str, known: Collection[str], path: Path) -> None:
+def resembles(name: str, known: Collection[str]) -> str | None:
+    """Return the setting that a name is most likely meant for; None if it is none.
+
+    Args:
+        name: The name.
+        known: Names of our settings.
+    """
     close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=_LOOKS_LIKE)
-    if close:
-        raise ConfigError(
-            f"{name}: is not a setting ({path}); did you mean {close[0]}?"
-        )
+    return close[0] if close else None
 
 
 class Credentials(PydanticBaseSettingsSource):

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
@@ -39,6 +40,7 @@ from pydantic_settings import (
 from audiohook.errors import ConfigError
 from audiohook.setting_sources import Credentials, name_of, read_env_file
 from audiohook.setting_values import (
+    NOTIFY_KINDS,
     ApiKey,
     BaseUrl,
     Bucket,
@@ -52,6 +54,9 @@ from audiohook.setting_values import (
     Language,
     LogLevel,
     NewCalls,
+    NotifyKinds,
+    NotifySecret,
+    NotifyUrl,
     ParameterName,
     Password,
     Port,
@@ -65,7 +70,7 @@ from audiohook.setting_values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Set
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -238,6 +243,12 @@ class Settings(BaseSettings):
         description="Store a small `.dat` beside the WAV that its waveform is drawn from",
         examples=["true"],
     )
+    keep_dialogue: Literal["no", "masked", "full"] = Field(
+        "no",
+        description="Store the text messages of a call beside the WAV: masked without"
+        " numbers, names and what customConfig holds, full with them",
+        examples=["masked"],
+    )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
         "pcm16", description="Samples of the WAV", examples=["pcm16"]
     )
@@ -333,6 +344,29 @@ class Settings(BaseSettings):
         " ASSEMBLYAI_API_KEY, the same in every process",
         examples=["c2VjcmV0IGZvciByZXBvcnRz"],
     )
+    notify_url: NotifyUrl | None = Field(
+        None,
+        description="Address that gets a signed POST for what becomes of calls; https"
+        " unless it is on this machine",
+        examples=["https://example.com/audiohook"],
+    )
+    notify_secret: NotifySecret | None = Field(
+        None,
+        description="What these are signed with: base64, with or without whsec_; two"
+        " with a comma between while one takes the other's place",
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="],
+    )
+    notify_kinds: NotifyKinds = Field(
+        NOTIFY_KINDS,
+        description="What is told, with commas between",
+        examples=["stored,transcribed,failed"],
+        json_schema_extra={"default": ",".join(NOTIFY_KINDS)},
+    )
+    notify_participants: bool = Field(
+        False,
+        description="Tell numbers and names of the participant too",
+        examples=["false"],
+    )
     tls_certificate: Path | None = Field(
         None,
         description="Certificate chain in PEM, if TLS ends in this process",
@@ -358,6 +392,17 @@ class Settings(BaseSettings):
         description="Password of the page on that port, which is closed without one if"
         " other machines can reach it",
         examples=["correct-horse-battery-staple"],
+    )
+    admin_tls: bool = Field(
+        False,
+        description="Speak TLS on that port, with TLS_CERTIFICATE",
+        examples=["true"],
+    )
+    admin_client_ca: Path | None = Field(
+        None,
+        description="Certificates (PEM) of those who sign for clients: with it that port"
+        " speaks TLS, and to nobody without a certificate by one of them",
+        examples=["/etc/audiohook/tls/clients.pem"],
     )
     show_numbers: bool = Field(
         False,
@@ -447,6 +492,10 @@ class Settings(BaseSettings):
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
         if self.webhook_secret and not self.webhook_url:
             yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
+        if self.notify_url and not self.notify_secret:
+            yield "NOTIFY_URL: goes with NOTIFY_SECRET, which is not set"
+        if self.notify_secret and not self.notify_url:
+            yield "NOTIFY_SECRET: goes with NOTIFY_URL, which is not set"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 
@@ -455,7 +504,10 @@ class Settings(BaseSettings):
             yield "TLS_CERTIFICATE: goes with TLS_KEY, which is not set"
         if self.tls_key and not self.tls_certificate:
             yield "TLS_KEY: goes with TLS_CERTIFICATE, which is not set"
-        for name in ("tls_certificate", "tls_key"):
+        for name in ("admin_tls", "admin_client_ca"):
+            if getattr(self, name) and not self.tls_certificate:
+                yield f"{name.upper()}: goes with TLS_CERTIFICATE, which is not set"
+        for name in ("tls_certificate", "tls_key", "admin_client_ca"):
             path: Path | None = getattr(self, name)
             try:
                 if path is not None:
@@ -528,10 +580,11 @@ def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
     Raises:
         ConfigError: If a setting is unknown or wrong: one line for each fault.
     """
-    known = _names()
+    known = setting_names()
     given: dict[str, Any] = {}
     others: dict[str, SecretStr] = {}
-    for name, text in read_env_file(env_file, known).items():
+    file = read_env_file(env_file, known)
+    for name, text in file.values.items():
         if not text or os.environ.get(name):
             continue
         if name in known:
@@ -545,12 +598,17 @@ def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
         raise ConfigError(f"{min(unknown)}: is not a setting")
     given[AWS_OTHER] = others
     credentials = os.environ.get("CREDENTIALS_DIRECTORY") or None
-    try:
-        return Settings(_secrets_dir=credentials, **given)
-    except ValidationError as error:
-        lines = [_line(fault) for fault in error.errors() if _is_fault(fault)]
-        # Without the cause, which holds what was given.
+    found, faults = _try(credentials, given)
+    lines = [*file.faults, *(line for each in faults for line in _lines(each))]
+    if wrong := {str(fault["loc"][0]) for fault in faults if fault["loc"]}:
+        # What does not go together is looked for with good values in place of the
+        # wrong ones, so that nobody has to start again for each fault.
+        _, beyond = _try(credentials, given | _good_values(wrong))
+        more = [line for each in beyond for line in _lines(each)]
+        lines += [line for line in more if not _names_any(line, wrong)]
+    if found is None or lines:
         raise ConfigError("\n".join(lines)) from None
+    return found
 
 
 def describe() -> list[Description]:
@@ -565,7 +623,30 @@ def describe() -> list[Description]:
     ]
 
 
-def _names() -> list[str]:
+def _try(
+    credentials: str | None, given: dict[str, Any]
+) -> tuple[Settings | None, list[ErrorDetails]]:
+    """Make the settings; or say what is wrong, without the values."""
+    try:
+        return Settings(_secrets_dir=credentials, **given), []
+    except ValidationError as error:
+        return None, [fault for fault in error.errors() if _is_fault(fault)]
+
+
+def _good_values(names: Set[str]) -> dict[str, Any]:
+    """Return a value for each that will do."""
+    good: dict[str, Any] = {}
+    for attribute, info in Settings.model_fields.items():
+        if (name := name_of(attribute, info)) in names:
+            good[name] = (info.examples or [None])[0]
+    if "ASSEMBLYAI_PARAMS_FILE" in good:
+        # Its example is a file that need not be there.
+        good["ASSEMBLYAI_PARAMS_FILE"] = {}
+    return good
+
+
+def setting_names() -> list[str]:
+    """Return the names of all settings, as they are looked for."""
     fields = Settings.model_fields.items()
     return [name for field in fields if (name := name_of(*field)) != AWS_OTHER]
 
@@ -596,11 +677,19 @@ def _is_fault(fault: ErrorDetails) -> bool:
     return fault["type"] != "default_factory_not_called"
 
 
-def _line(fault: ErrorDetails) -> str:
-    """Say in one line what is wrong with a setting."""
+def _names_any(line: str, names: Set[str]) -> bool:
+    """Tell whether a line is about any of those settings."""
+    return not names.isdisjoint(re.findall(r"[A-Z0-9_]+", line))
+
+
+def _lines(fault: ErrorDetails) -> list[str]:
+    """Say what is wrong with a setting, or with some that do not go together."""
     text = fault["msg"].removeprefix("Value error, ")
-    if not fault["loc"]:  # found by comparing settings: the text names them
-        return text
+    # Found by comparing settings, the text names them.
+    return [_line(fault, text)] if fault["loc"] else text.splitlines()
+
+
+def _line(fault: ErrorDetails, text: str) -> str:
     name = str(fault["loc"][0])
     text = text.replace("Input should", "should")
     for attribute, info in Settings.model_fields.items():

@@ -22,8 +22,10 @@ from tests.slow.peer import Peer, Target, message
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
     from pathlib import Path
+
+    from audiohook.recording._files import Journals
 
 
 @asynccontextmanager
@@ -292,16 +294,22 @@ class Ailing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self.refusals = 0
         self._times = times
-        self._fit = disk.CallFiles.fit_audio
-        monkeypatch.setattr(
-            disk.CallFiles, "fit_audio", lambda files, size: self._ail(files, size)
-        )
+        self._write = disk.write_steps
+        monkeypatch.setattr(disk, "write_steps", self._ail)
 
-    def _ail(self, files: disk.CallFiles, size_bytes: int) -> None:
-        if self.refusals < self._times:
+    def _ail(
+        self,
+        journals: Journals,
+        calls: Collection[tuple[disk.CallFiles, list[disk.Step]]],
+    ) -> None:
+        steps = [step for _, steps in calls for step in steps]
+        ends = any(step.fit_bytes is not None for step in steps)
+        if ends and self.refusals < self._times:
             self.refusals += 1
-            raise OSError(errno.EIO, "bad sector")
-        self._fit(files, size_bytes)
+            for step in steps:
+                step.failure = OSError(errno.EIO, "bad sector")
+        else:
+            self._write(journals, calls)
 
 
 async def test_close_is_answered_once_the_disk_is_well_again(

@@ -287,7 +287,7 @@ def test_too_few_files_for_the_calls_is_one_line(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     with pytest.raises(
-        ConfigError, match=r"MAX_CALLS: 1000 calls need 3256 open files"
+        ConfigError, match=r"MAX_CALLS: 1000 calls need 2256 open files"
     ):
         raise_file_limit(1000)
 

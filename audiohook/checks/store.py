@@ -19,6 +19,7 @@ from audiohook.verdict import Verdict
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from audiohook.checks.expectations import Expectations
     from audiohook.settings import Settings
 
 _TRIAL_BYTES = 64
@@ -45,7 +46,9 @@ def describe_permissions(settings: Settings) -> str:
     return json.dumps({"policy": policy, "lifecycle": rule}, indent=2)
 
 
-async def check_storage(settings: Settings) -> AsyncGenerator[Verdict, None]:
+async def check_storage(
+    settings: Settings, _: Expectations
+) -> AsyncGenerator[Verdict, None]:
     """Tries whatever a store has to do.
 
     Yields:

@@ -20,13 +20,14 @@ from audiohook.transcription.parameters import (
     Parameters,
     unknown_params,
 )
-from audiohook.verdict import Verdict
+from audiohook.verdict import Verdict, doubtful
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Mapping
 
     from pydantic import JsonValue
 
+    from audiohook.checks.expectations import Expectations
     from audiohook.settings import Settings
 
 SECONDS = 1.0
@@ -37,7 +38,9 @@ _WHO_ARE_YOU: Final = httpx.codes.UNAUTHORIZED
 """What our own service answers to a report that does not bring the secret."""
 
 
-async def check_transcription(settings: Settings) -> AsyncGenerator[Verdict, None]:
+async def check_transcription(
+    settings: Settings, _: Expectations
+) -> AsyncGenerator[Verdict, None]:
     """Tries the key, and looks at whatever jobs will be asked for with.
 
     No job is made, so nothing is billed.
@@ -78,10 +81,9 @@ async def _try_key(settings: Settings, key: str) -> Verdict:
         with trio.move_on_after(1 * SECONDS, shield=True):
             await http.aclose()
     if _is_in_clear(settings.assemblyai_base_url):
-        return Verdict(
-            ok=True,
-            what=what,
-            mend="the key goes over the network in clear: use https:// in"
+        return doubtful(
+            what,
+            "the key goes over the network in clear: use https:// in"
             " ASSEMBLYAI_BASE_URL",
         )
     return Verdict(ok=True, what=what)
@@ -140,10 +142,9 @@ def _look_at_names(body: Mapping[str, JsonValue]) -> Verdict:
     unknown = unknown_params(body)
     if not unknown:
         return Verdict(ok=True, what="parameters of jobs have names that are known")
-    return Verdict(
-        ok=True,
-        what="parameters of jobs",
-        mend=f"not known here, so AssemblyAI may refuse them: {', '.join(unknown)};"
+    return doubtful(
+        "parameters of jobs",
+        f"not known here, so AssemblyAI may refuse them: {', '.join(unknown)};"
         " look for a slip of the pen in ASSEMBLYAI_PARAMS",
     )
 

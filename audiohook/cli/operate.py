@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +16,76 @@ from rich.console import Console
 
 from audiohook import install, logs, settings
 from audiohook.api.tokens import Scope, make_token
-from audiohook.checks import describe_permissions, run_checks
+from audiohook.authentication import configured_keys
+from audiohook.checks import (
+    CHECKS,
+    Expectations,
+    Findings,
+    approach_of,
+    check_from_outside,
+    describe_permissions,
+    run_checks,
+    tell_config_fault,
+)
 from audiohook.cli.app import EnvFile, app, own_log, start_log
+from audiohook.errors import ConfigError
 from audiohook.storing import make_index, make_store
 from audiohook.transcribe import DEFAULT_WAIT, Order
 from audiohook.transcribe import transcribe as run_transcribe
 
 
-@app.command()
+@app.command(
+    epilog="Examples:\n\n"
+    "audiohook check\n\n"
+    "audiohook check --only spool --only clock\n\n"
+    "audiohook check --from-outside wss://audiohook.example.com/ --api-key KEY"
+    " --secret-file secret.txt"
+)
 def check(
     *,
+    from_outside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Try instead whether Genesys gets through, by the URI of the"
+            " integration.",
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(help="Key for --from-outside; without it API_KEY."),
+    ] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the client secret for --from-outside; without it"
+            " CLIENT_SECRET."
+        ),
+    ] = None,
+    patient: Annotated[
+        bool,
+        typer.Option(
+            "--patient", help="With --from-outside, be quiet for 25 s as well."
+        ),
+    ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Certificates to trust for --from-outside, PEM."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Public name that the certificate has to be for."),
+    ] = None,
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Length of a call, for the disk it needs.")
+    ] = 10.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CHECK", help=f"One of {', '.join(CHECKS)}; repeatable."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object instead.")
+    ] = False,
     iam: Annotated[
         bool,
         typer.Option(
@@ -37,13 +98,29 @@ def check(
 
     Ends with 1 if anything does not work.
     """
-    chosen = settings.load(env_file=env_file)
+    findings = Findings(Console(highlight=False, soft_wrap=True), as_json=as_json)
+    try:
+        chosen = settings.load(env_file=env_file)
+    except ConfigError as error:
+        sys.exit(tell_config_fault(error, findings))
     start_log(chosen)
     if iam:
         typer.echo(describe_permissions(chosen))
         return
-    console = Console(highlight=False, soft_wrap=True)
-    sys.exit(trio.run(run_checks, chosen, console))
+    if from_outside is not None:
+        approach = approach_of(
+            from_outside, chosen, api_key=api_key, secret_file=secret_file
+        )
+        approach = replace(approach, ca_file=ca_file, patient=patient)
+        sys.exit(trio.run(check_from_outside, approach, findings))
+    run = partial(
+        run_checks,
+        chosen,
+        findings,
+        expectations=Expectations(name, minutes, env_file),
+        only=only or (),
+    )
+    sys.exit(trio.run(run))
 
 
 @app.command()
@@ -108,7 +185,9 @@ def index(*, env_file: EnvFile = Path(".env")) -> None:
     log = start_log(chosen)
 
     async def run() -> int:
-        calls = make_index(chosen, make_store(chosen), log=log)
+        calls = make_index(
+            chosen, make_store(chosen), lambda: configured_keys(chosen), log=log
+        )
         console = Console(stderr=True, highlight=False)
         with console.status("reading the store …") as status:
             done = await calls.build(

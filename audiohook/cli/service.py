@@ -12,10 +12,20 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import elsewhere, recovery, service, settings, sqs, systemd, worker
+from audiohook import (
+    elsewhere,
+    notifying,
+    recovery,
+    service,
+    settings,
+    sqs,
+    systemd,
+    worker,
+)
 from audiohook.authentication import configured_keys
 from audiohook.cli.app import EnvFile, app, start_log
 from audiohook.keys import KeyRecord
+from audiohook.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +59,7 @@ def serve(
     log = start_log(chosen)
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
-    if not keys:
+    if not keys and chosen.api_keys_secret is None:
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
         announce = _announcement(key)
@@ -140,7 +150,12 @@ def work(
     async def run() -> None:
         messages = sqs.Queue(queue)
         await messages.connect()
-        async with elsewhere.transcribing_elsewhere(chosen, key, log=log) as place:
+        async with (
+            notifying.telling(chosen, metrics=Metrics(), log=log) as herald,
+            elsewhere.transcribing_elsewhere(
+                chosen, key, log=log, herald=herald
+            ) as place,
+        ):
             one = worker.Worker(
                 messages, place, log=log, parallel=chosen.transcribe_parallel
             )

@@ -27,6 +27,7 @@ from audiohook.errors import (
     UploadError,
 )
 from audiohook.logs import Limiter
+from audiohook.recording.herald import Nobody
 from audiohook.recording.transcripts import (
     Choice,
     JobStatus,
@@ -34,7 +35,12 @@ from audiohook.recording.transcripts import (
     TranscriptSubmitted,
 )
 from audiohook.storage import call_json
-from audiohook.storage.base import SigningStore, VersionedStore, is_stores_own
+from audiohook.storage.base import (
+    DeletingStore,
+    SigningStore,
+    VersionedStore,
+    is_stores_own,
+)
 from audiohook.storage.job_object import JobObject
 from audiohook.storage.layout import transcript_key
 from audiohook.storage.transcripts import Recordings, keep
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.recording.herald import Herald
     from audiohook.recording.transcripts import (
         JobRecord,
         TranscriptFact,
@@ -75,7 +82,7 @@ _SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
 
 
-class SharedStore(DescribedStore, VersionedStore, Protocol):
+class SharedStore(DescribedStore, DeletingStore, VersionedStore, Protocol):
     """A store that many processes share."""
 
 
@@ -172,6 +179,7 @@ class Errands:
         log: For lines about transcripts.
         deletes: Whether the service is to forget what is stored.
         progress: Told of a job that has to wait, and of what has failed, if it has.
+        herald: Told of each job that is at its end.
         jitter: Returns numbers from 0 up to 1.
     """
 
@@ -185,9 +193,11 @@ class Errands:
         log: FilteringBoundLogger,
         deletes: bool = False,
         progress: Callable[[Job, Exception | None], None] = lambda _job, _trouble: None,
+        herald: Herald | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._steps = steps
+        self._herald = herald or Nobody()
         self._store = store
         self._pace = pace
         self._parameters = parameters
@@ -289,6 +299,11 @@ class Errands:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
+            # Before it counts as settled: nobody comes back to it after that.
+            if record.planned.deletes_audio and record.stored is not None:
+                await self._store.delete(record.planned.key)
+                await call_json.tell_deleted(self._store, record.planned.key)
+            await self._herald.transcribed_elsewhere(record)
             await job_object.settle()
         finally:
             await self._release(job_object)

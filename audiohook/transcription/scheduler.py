@@ -20,6 +20,7 @@ import trio
 from audiohook.breaker import Breaker
 from audiohook.errors import SpoolError, TranscriptError, UploadError
 from audiohook.logs import Limiter
+from audiohook.recording.herald import Nobody
 from audiohook.recording.transcripts import JobStatus, TranscriptParked
 from audiohook.transcription.base import TranscriptFault
 from audiohook.transcription.job import Habits, Job, Request, Scope, State, assess
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
+    from audiohook.recording.herald import Herald
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
     from audiohook.recording.transcripts import TranscriptFact, TranscriptObject
@@ -252,6 +254,7 @@ class Transcriptions:
         deletes: Whether the service is to forget what is stored.
         is_told: Whether webhooks say when a job is done.
         held_limit: Most calls that wait here.
+        herald: Told of each job that is at its end.
         jitter: Returns numbers from 0 up to 1.
     """
 
@@ -268,6 +271,7 @@ class Transcriptions:
         deletes: bool = False,
         is_told: bool = False,
         held_limit: int = HELD_LIMIT,
+        herald: Herald | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._steps = steps
@@ -279,6 +283,7 @@ class Transcriptions:
         self._noise = Limiter(log)
         self._parallel = parallel
         self._held_limit = held_limit
+        self._herald = herald or Nobody()
         self._habits = Habits(
             uploads=not shelf.signs, deletes=deletes, is_told=is_told, jitter=jitter
         )
@@ -586,6 +591,7 @@ class Transcriptions:
 
         async def work() -> None:
             await self._update(held)
+            await self._herald.transcribed(held.call.record, entry.job.record)
             held.entries.remove(entry)
             self._reckon(entry)
             if not held.entries:

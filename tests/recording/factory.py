@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from audiohook.call_settings import CallSettings
+
 CONVERSATION = "11111111-1111-4111-8111-111111111111"
 PARTICIPANT = "22222222-2222-4222-8222-222222222222"
 STARTED = "2026-11-22T14:10:44.123Z"
@@ -38,6 +40,7 @@ class OpenedChanges(TypedDict, total=False):
     started_at: str
     start_samples: int
     continued_sessions: tuple[ContinuedSession, ...]
+    settings: CallSettings | None
 
 
 def make_opened(**changes: Unpack[OpenedChanges]) -> Opened:
@@ -72,9 +75,11 @@ def entries(folder: Path) -> set[str]:
 
 
 @asynccontextmanager
-async def running(folder: Path, low_water_bytes: int = 0) -> AsyncIterator[Spool]:
-    """A spool that runs while the block does."""
-    spool = Spool(folder, low_water_bytes=low_water_bytes)
+async def running(
+    folder: Path, low_water_bytes: int = 0, spares: int = 0
+) -> AsyncIterator[Spool]:
+    """A spool that runs while the block does; without spares it deletes calls."""
+    spool = Spool(folder, low_water_bytes=low_water_bytes, spares=spares)
     async with trio.open_nursery() as nursery:
         await nursery.start(spool.run)
         yield spool
