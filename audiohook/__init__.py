@@ -10,6 +10,7 @@ try:
     from audiohook import _divert as _divert
     from audiohook import _ulaw as _ulaw
     from audiohook.protocol import _ping as _ping
+    from audiohook.protocol import _pong as _pong
     from audiohook.recording import _files as _files
     from audiohook.recording import _peaks as _peaks
 except ImportError as error:

@@ -185,6 +185,28 @@ async def test_ping_and_close_in_one_packet_are_both_answered(tmp_path: Path) ->
         assert (pong.clientseq, closed.clientseq) == (2, 3)
 
 
+async def test_pings_of_a_live_call_are_answered_in_the_sweep(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        for number in range(5):
+            await peer.play(0.1)
+            # What wakes the call in between leaves nothing in the way.
+            if number == 3:
+                error = {"code": 429, "message": "too much"}
+                await peer.say("error", parameters=error)
+            await peer.say("ping", parameters={"rtt": "PT0.05S"})
+            pong = await peer.hear()
+            assert isinstance(pong, Pong)
+        answered = it.service._pump.fleet.answered
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    # The one behind ``error`` comes together with it, or right after it.
+    assert answered in (4, 5)
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
+
+
 async def test_pauses_and_losses_need_not_make_sense(tmp_path: Path) -> None:
     """Of what the client says is missing, only how much of it counts."""
     async with house(tmp_path) as it, peer_of(it) as peer:

@@ -59,7 +59,7 @@ def serve(
     log = start_log(chosen)
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
-    if not keys:
+    if not keys and chosen.api_keys_secret is None:
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
         announce = _announcement(key)
