@@ -7,6 +7,7 @@ next goes on: the doors (listening sockets), the calls, and the foundation
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -20,6 +21,7 @@ from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
+from audiohook.allow_list import AllowList
 from audiohook.api import calls as api_calls
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
     from audiohook.keys import KeyRecord
+    from audiohook.networks import Address
     from audiohook.notify.sender import NotificationStatistics
     from audiohook.recording.spool import SpoolStatistics
     from audiohook.recording.spooled import SpooledCall
@@ -232,6 +235,7 @@ class Service:
                 keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
+        self._allow_list = AllowList(settings, log=log)
         self._listener = Listener(
             self.desk.take,
             pump=self._pump,
@@ -239,6 +243,7 @@ class Service:
             refused=lambda reason: self.metrics.refused.labels(reason).inc(),
             limits=HandshakeLimits(in_flight=settings.max_handshakes),
             tls_context=self._reloader.tls_context,
+            origins=self._allow_list.origins(self._note_refused_origin),
             post_desk=None
             if self._transcribing is None
             else self._transcribing.webhooks,
@@ -377,6 +382,7 @@ class Service:
             try:
                 works = [
                     self._keys.run,
+                    self._allow_list.run,
                     *self._notifiers(),
                     self._spool.run,
                     self._pump.run,
@@ -503,6 +509,14 @@ class Service:
                 calls=calls,
                 mend="set ASSEMBLYAI_API_KEY again; they stay in the spool until then",
             )
+
+    def _note_refused_origin(self, why: str, whose: Address | None) -> None:
+        self._noise.write(
+            logging.WARNING,
+            "connection_refused",
+            reason=why,
+            client=None if whose is None else str(whose),
+        )
 
     def _vitals(self) -> Vitals:
         pump, deliveries = self._pump.statistics(), self._deliveries.statistics()
