@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from audiohook.authentication import configured_keys
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.search import Query
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
@@ -84,7 +85,8 @@ async def _of_conversation(
     conversation: str,
     log: FilteringBoundLogger,
 ) -> list[str]:
-    index = make_index(settings, store, log=log)
+    keys = configured_keys(settings)
+    index = make_index(settings, store, lambda: keys, log=log)
     try:
         found = await index.search(Query(conversation=conversation), _MOST_CALLS)
     finally:
