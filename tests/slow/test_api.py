@@ -86,7 +86,7 @@ async def test_no_answer_that_the_document_does_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], nursery: trio.Nursery
 ) -> None:
     site = Site(tmp_path)
-    scopes = {ALL: ["read", "control", "erase"]}
+    scopes = {ALL: ["read", "control", "erase", "report"]}
     tokens = write_tokens(tmp_path / "tokens.json", scopes)
     site.settings["API_TOKENS_FILE"] = str(tokens)
     async with site.serve() as server:
