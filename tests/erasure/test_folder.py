@@ -351,6 +351,8 @@ async def test_a_record_names_nobody(tmp_path: Path) -> None:
         answer = await api.ask("DELETE", f"/calls/{MINE}", token=ERASER)
         await erased(api, answer.json()["reference"])
         spool = api.house.folder / ".spool"
+        # It is done once nothing was found; the record comes right after.
+        await wait_until(lambda: Ledger(spool).records())
         (record,) = Ledger(spool).records()
         assert record.by == "eraser"
         text = (spool / ERASURES / "records.jsonl").read_text()
