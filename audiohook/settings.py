@@ -258,6 +258,22 @@ class Settings(BaseSettings):
         description="Further names in .env that botocore knows, passed on to it",
         examples=["AWS_PROFILE=recordings"],
     )
+    keep_audio_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="Days that audio is kept: removed from the folder by the service,"
+        " from a bucket by rules that `audiohook check --iam` prints; for ever without"
+        " it",
+        examples=["90"],
+    )
+    keep_transcripts_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="The same for transcripts",
+        examples=["365"],
+    )
     keep_raw: bool = Field(
         True,
         description="Store the µ-law audio as received beside the WAV",

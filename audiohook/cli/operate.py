@@ -92,6 +92,9 @@ def check(
             "--iam", help="Only print what an AWS account must allow, and tidy up."
         ),
     ] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="With --iam: calls may be erased, too.")
+    ] = False,
     env_file: EnvFile = Path(".env"),
 ) -> None:
     """Try the settings for real, and say in one line each what is wrong.
@@ -105,7 +108,7 @@ def check(
         sys.exit(tell_config_fault(error, findings))
     start_log(chosen)
     if iam:
-        typer.echo(describe_permissions(chosen))
+        typer.echo(describe_permissions(chosen, erase=erase))
         return
     if from_outside is not None:
         approach = approach_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -130,6 +131,30 @@ def summary_key_of(wav_key: str) -> str:
         wav_key: Such as ``calls/NAME/audio/NAME.wav``.
     """
     return str(PurePosixPath(wav_key).parent.parent / "call.json")
+
+
+class FileKind(StrEnum):
+    """What is kept for how long; the tag of an object that rules of a bucket heed."""
+
+    AUDIO = "audio"
+    """Audio, and what is made of it alone."""
+    TRANSCRIPT = "transcript"
+    """What was said, and notes about who has it written down."""
+    CALL = "call"
+    """What is kept as long as anything of the call."""
+
+
+def kind_of(key: str) -> FileKind:
+    """Tell what a file of a recording is, by where it is."""
+    folder = PurePosixPath(key).parent.name
+    return _KINDS.get(folder, FileKind.CALL)
+
+
+_KINDS: Final = {
+    "audio": FileKind.AUDIO,
+    "transcripts": FileKind.TRANSCRIPT,
+    "jobs": FileKind.TRANSCRIPT,
+}
 
 
 def is_wav_key(key: str) -> bool:
