@@ -65,7 +65,7 @@ from audiohook.setting_values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterable, Iterator, Set
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -529,9 +529,12 @@ def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
     if unknown := given.keys() - known:
         raise ConfigError(f"{min(unknown)}: is not a setting")
     given[AWS_OTHER] = others
+    slips = dict(_slips(known))
+    given |= _good_values(slips.keys())
     credentials = os.environ.get("CREDENTIALS_DIRECTORY") or None
     found, faults = _try(credentials, given)
-    lines = [*file.faults, *(line for each in faults for line in _lines(each))]
+    lines = [*file.faults, *slips.values()]
+    lines += [line for each in faults for line in _lines(each)]
     if wrong := {str(fault["loc"][0]) for fault in faults if fault["loc"]}:
         # What does not go together is looked for with good values in place of the
         # wrong ones, so that nobody has to start again for each fault.
@@ -563,6 +566,21 @@ def _try(
         return Settings(_secrets_dir=credentials, **given), []
     except ValidationError as error:
         return None, [fault for fault in error.errors() if _is_fault(fault)]
+
+
+def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield names of settings with what their values of the environment have too much.
+
+    In ``.env`` quotes and spaces around a value are taken away. The environment has
+    what it was given: `docker --env-file` leaves the quotes, and the mark that ends
+    lines in files of Windows.
+    """
+    for name in names:
+        value = os.environ.get(name, "")
+        if value != value.strip():
+            yield name, f"{name}: has a space or a line's end before or behind it"
+        elif len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            yield name, f"{name}: stands in quotes, which are part of it here"
 
 
 def _good_values(names: Set[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from audiohook import elsewhere, recovery, service, settings, sqs, systemd, worker
 from audiohook.authentication import configured_keys
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, start_log
 from audiohook.keys import KeyRecord
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def serve(
     recordings_dir: Annotated[
         Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
     ] = None,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
     notifier = systemd.Notifier.from_environment()
@@ -47,12 +47,14 @@ def serve(
 
     chosen = read()
     log = start_log(chosen)
+    if env_file != DEFAULT_ENV_FILE and not env_file.exists():
+        log.warning("env_file_absent", path=str(env_file))
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
     if not keys:
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
-        announce = _announcement(key)
+        announce = _announcement(key, env_file)
     if chosen.assemblyai_api_key is None:
         log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")
     _calm_garbage_collector()
@@ -71,13 +73,15 @@ def _no_announcement(_port: int) -> None:
     """Says nothing: the operator knows the keys."""
 
 
-def _announcement(key: str) -> Callable[[int], None]:
+def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     """Returns what tells a person how to make a first call; the key is shown once."""
+    # Whoever has started it in the wrong folder is to see why his key is not known.
+    absent = "" if env_file.exists() else f" (there is no {env_file.absolute()})"
 
     def announce(port: int) -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(
-            "\nNo API_KEY is set: this key is good until the service stops, and only"
+            f"\nNo API_KEY is set{absent}: this key is good until the service stops, and only"
             " this machine can connect."
             f"\n\n    API key  {key}"
             "\n\nMake a call from another shell:"
