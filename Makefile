@@ -48,7 +48,7 @@ test-slow: dev
 
 fuzz: dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \
-	    -k "wsproto_alone or slow_way"
+	    tests/protocol/test_pong.py -k "wsproto_alone or slow_way or both_ways"
 
 FUZZ_SECONDS ?= 600
 FUZZ_TARGETS ?=
@@ -123,6 +123,6 @@ $(VENV)/dev: $(VENV)/built pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c audiohook/*.html \
-	    audiohook/*/*.so audiohook/*/*.c audiohook/*/*.html \
-	    audiohook/*/*/*.so audiohook/*/*/*.c audiohook/*/*/*.html
+	rm -rf $(VENV) .fuzz build dist *.egg-info audiohook/*.so audiohook/*.c \
+	    audiohook/*/*.so audiohook/*/*.c audiohook/*/*/*.so audiohook/*/*/*.c
+	find audiohook -name '*.html' -not -path 'audiohook/web/templates/*' -delete

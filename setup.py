@@ -39,11 +39,15 @@ extensions = [
     )
     for name in (
         "_ulaw",
+        "_divert.hearer",
         "_divert.diverter",
         "_divert.lane",
         "_divert.batch",
         "_divert.fleet",
         "protocol._ping",
+        "protocol._pong",
+        "recording._files",
+        "recording._peaks",
         "simulator.load._frames",
     )
 ]

@@ -10,6 +10,9 @@ try:
     from audiohook import _divert as _divert
     from audiohook import _ulaw as _ulaw
     from audiohook.protocol import _ping as _ping
+    from audiohook.protocol import _pong as _pong
+    from audiohook.recording import _files as _files
+    from audiohook.recording import _peaks as _peaks
 except ImportError as error:
     # There is no slow path to fall back to: a service that lost its compiled
     # modules unseen would carry a fraction of the calls it was sized for.

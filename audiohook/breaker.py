@@ -97,6 +97,11 @@ class Breaker(Generic[E]):
         self._pauses += 1
         self._trial_at = now + pause * (0.5 + self._jitter() / 2)
 
+    def hurry(self) -> None:
+        """Let the next trial be made at once: somebody has mended something."""
+        self._pauses = 0
+        self._trial_at = -math.inf
+
     def end(self, attempt: int) -> None:
         """Note that an attempt is over, if it told nothing of the service."""
         if attempt == self._trial:

@@ -55,6 +55,7 @@ from audiohook.recording.journal import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
     from trio_websocket import WebSocketConnection
@@ -129,6 +130,29 @@ class Surroundings:
     admission: Admission = field(default_factory=Admission)
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """How a call does.
+
+    Attributes:
+        since_ping: Seconds since its peer last pinged; None if it never did.
+        gaps: Gaps so far.
+        gap_seconds: Their length.
+        lost_seconds: Audio that came and could not be kept, which is among them.
+        language: As its peer last said, or None.
+        channels: In their order in the audio; none if there is no audio.
+        folder: Where its audio is; None if it has none.
+    """
+
+    since_ping: float | None
+    gaps: int
+    gap_seconds: float
+    lost_seconds: float
+    language: str | None
+    channels: tuple[str, ...]
+    folder: Path | None
 
 
 @dataclass(slots=True)
@@ -242,6 +266,28 @@ class Call:
         """When its audio began, in UTC with milliseconds; None if it has none."""
         return None if self._spooled is None else self._spooled.record.opened.started_at
 
+    def pulse(self) -> Pulse:
+        """Returns how it does."""
+        session, spooled = self._session, self._spooled
+        timeline, media, pinged_at = session.timeline, session.media, session.pinged_at
+        channels = tuple(str(each) for each in media.channels) if media else ()
+        language = None
+        if spooled is not None:
+            record = spooled.record
+            changes = record.languages
+            language = changes[-1].language if changes else record.opened.language
+        return Pulse(
+            since_ping=None if pinged_at is None else trio.current_time() - pinged_at,
+            gaps=len(timeline.gaps),
+            gap_seconds=timeline.gap_samples / SAMPLE_RATE_HZ,
+            lost_seconds=self._notes.lost_bytes
+            / max(1, len(channels))
+            / SAMPLE_RATE_HZ,
+            language=language,
+            channels=channels,
+            folder=None if spooled is None else spooled.folder,
+        )
+
     def take_counts(self) -> tuple[int, int]:
         """Returns bytes and frames of audio that came since this was last asked."""
         audio_bytes, frames = self._lane.audio_bytes, self._lane.messages
@@ -267,14 +313,21 @@ class Call:
         self._unsaid = True
         self._waiting.cancel()
 
-    def check_deadline(self, now: float) -> None:
-        """Wakes the call's task if its session has waited long enough."""
-        if now >= min(self._session.deadline, self._give_up_at):
+    def check_deadline(self, now: float) -> float:
+        """Wakes the call's task if its session has waited long enough.
+
+        Returns:
+            Until when it may wait, on Trio's clock.
+        """
+        deadline = min(self._session.deadline, self._give_up_at)
+        if now >= deadline:
             self._call_task()
+        return deadline
 
     def _call_task(self) -> None:
         """Has this call's task look up from waiting for a message."""
         self._called = True
+        self._session.stop_listening()
         self._waiting.cancel()
 
     async def run(self) -> None:
@@ -342,12 +395,14 @@ class Call:
             with self._waiting:
                 if self._wish is None:
                     self._idle = True
+                    session.listen()
                     message = await connection.get_message()
         except ConnectionClosed as error:
             self._note_end(error)
             return session.receive_end(now=trio.current_time())
         finally:
             self._idle = False
+            session.stop_listening()
         now = trio.current_time()
         if message is None:
             if self._owed or self._unsaid:
@@ -402,6 +457,8 @@ class Call:
             self._owed.pop(0)
         if self._owed:
             self._call_task()
+        else:
+            self._session.listen()
         return True
 
     async def _send(self, connection: WebSocketConnection) -> None:
@@ -537,7 +594,7 @@ class Call:
         session.accept(event.media, now=trio.current_time(), hold=asker is not None)
         if asker is not None:
             self.control.begin_paused(asker)
-        self._stream.enlist(self._hear)
+        self._stream.enlist(self._hear, self._session)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(
             "opened",

@@ -42,7 +42,7 @@ _SETTLE_DEADLINE = 30 * SECONDS
 _LOOK_INTERVAL = 0.05 * SECONDS
 
 _FILES: Final = {
-    "audio": (".wav", ".raw"),
+    "audio": (".wav", ".raw", ".dat"),
     "transcripts": (".json", ".txt", ".srt", ".vtt"),
 }
 """What a recording has, by its folders, besides ``call.json``."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.recording.herald import Herald
     from audiohook.settings import Settings
     from audiohook.transcription.notices import Notice
 
@@ -113,7 +114,11 @@ def read_parameter(name: str) -> str:
 
 @asynccontextmanager
 async def transcribing_elsewhere(
-    settings: Settings, key: str, *, log: FilteringBoundLogger
+    settings: Settings,
+    key: str,
+    *,
+    log: FilteringBoundLogger,
+    herald: Herald | None = None,
 ) -> AsyncIterator[Elsewhere]:
     """Has what sees to files in the bucket, while the block lasts.
 
@@ -122,6 +127,7 @@ async def transcribing_elsewhere(
             but for webhooks: nobody listens for them here.
         key: For the service.
         log: For lines about transcripts and events.
+        herald: Told of each file that is done with.
 
     Raises:
         ConfigError: There is no bucket.
@@ -139,6 +145,7 @@ async def transcribing_elsewhere(
         parameters=parameters,
         log=log,
         deletes=settings.delete_transcript,
+        herald=herald,
     )
     try:
         yield Elsewhere(errands, settings.s3_bucket, settings.s3_key_prefix, log)

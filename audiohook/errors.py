@@ -15,6 +15,8 @@ The tree::
     │   ├── UploadGoneError        the upload in parts is no longer there
     │   └── JobHeldError           somebody else has the job in hand
     ├── CallIndexError             the index of recordings did not do as asked
+    ├── OutboxError                what is to be told could not be kept on disk
+    ├── ReceiverError              the receiver of notifications did not take one
     ├── TranscriptError            the transcription service did not do as asked
     ├── UnfinishedError            a job that a later try goes on with
     └── QueueError                 the queue of events did not do as asked
@@ -162,6 +164,44 @@ class CallIndexError(AudioHookError):
         self.damaged = damaged
         self.costly = costly
         self.busy = busy
+
+
+class OutboxError(AudioHookError):
+    """What is to be told could not be kept on the local disk.
+
+    Attributes:
+        damaged: True if its file is of no use any more.
+    """
+
+    def __init__(self, message: str, *, damaged: bool = False) -> None:
+        super().__init__(message)
+        self.damaged = damaged
+
+
+class ReceiverError(AudioHookError):
+    """The receiver of notifications did not take one.
+
+    Attributes:
+        is_common: True if any other would have met the same.
+        lasting: True if that stays so until somebody has mended something.
+        gone: True if it wants no more of them.
+        retry_after: Seconds that it asks to be left alone, if it says so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_common: bool,
+        lasting: bool = False,
+        gone: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.is_common = is_common
+        self.lasting = lasting
+        self.gone = gone
+        self.retry_after = retry_after
 
 
 class TranscriptError(AudioHookError):

@@ -7,8 +7,8 @@ import resource
 
 from audiohook.errors import ConfigError
 
-# A call has a socket, its audio and its journal open.
-_FILES_PER_CALL = 3
+# A call has a socket and its audio open.
+_FILES_PER_CALL = 2
 _FILES_BESIDE = 256
 
 

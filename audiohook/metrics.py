@@ -139,6 +139,9 @@ TRANSCRIPTION_FAULTS: Final = (
 WEBHOOK_OUTCOMES: Final = ("malformed", "refused", "taken", "unknown")
 """What a report was: about a job that waits, about none, or none at all."""
 
+NOTIFICATION_OUTCOMES: Final = ("dead", "failed", "sent")
+"""What came of a notification; the middle one is not its end."""
+
 
 class Metrics:
     """Counters of one service.
@@ -235,6 +238,13 @@ class Metrics:
             "Reports that came from the transcription service, by what they were.",
             "outcome",
             WEBHOOK_OUTCOMES,
+        )
+
+        self.notifications = self._counter(
+            "audiohook_notifications",
+            "Notifications of what becomes of calls: sent, tried in vain, given up.",
+            "outcome",
+            NOTIFICATION_OUTCOMES,
         )
 
     def _counter(

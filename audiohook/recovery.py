@@ -9,12 +9,14 @@ import trio
 
 from audiohook.file_limit import raise_file_limit
 from audiohook.metrics import Metrics
+from audiohook.notifying import make_herald, make_outbox
 from audiohook.storing import make_deliveries, make_storage
 from audiohook.transcribing import make_transcribing
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.recording.herald import Herald
     from audiohook.recording.spool import Spool
     from audiohook.settings import Settings
     from audiohook.storage.delivery import Deliveries
@@ -62,18 +64,23 @@ async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered
     spool, store, uploader = make_storage(settings)
     raise_file_limit(settings.max_calls)
     metrics = Metrics()
+    outbox = make_outbox(settings, log=log)
+    herald = make_herald(settings, outbox)
+    uploader.herald = herald
     transcribing = make_transcribing(
-        settings, spool=spool, store=store, metrics=metrics, log=log
+        settings, spool=spool, store=store, metrics=metrics, log=log, herald=herald
     )
     deliveries = make_deliveries(uploader, transcribing, metrics=metrics, log=log)
     async with trio.open_nursery() as nursery:
+        if outbox is not None:
+            await nursery.start(outbox.run)
         await nursery.start(spool.run)
         await nursery.start(deliveries.run)
         if transcribing is not None:
             await nursery.start(transcribing.jobs.run)
         more = True
         while more:
-            more = await adopt(spool, deliveries, transcribing)
+            more = await adopt(spool, deliveries, transcribing, herald)
             await deliveries.wait_settled()
         done = deliveries.statistics()
         transcribed, untranscribed = 0, spool.passed_over_delivered
@@ -89,9 +96,19 @@ async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered
 
 
 async def adopt(
-    spool: Spool, deliveries: Deliveries, transcribing: Transcribing | None
+    spool: Spool,
+    deliveries: Deliveries,
+    transcribing: Transcribing | None,
+    herald: Herald,
 ) -> bool:
     """Takes over calls that nobody holds any more, as many as there is room for.
+
+    Args:
+        spool: Where they are.
+        deliveries: Takes those that are to be stored.
+        transcribing: Takes those that wait for their transcripts.
+        herald: Told that they were opened: who recorded them may have died before
+            that was on disk.
 
     Returns:
         Whether it is worth looking for more at once.
@@ -107,6 +124,7 @@ async def adopt(
     delivered = [call for call in found if call.record.delivered]
     for call in found:
         if not call.record.delivered:
+            herald.opened(call.record)
             deliveries.add(call)
         elif transcribing is not None:
             transcribing.jobs.add(call)

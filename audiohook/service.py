@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.admin.figures import Lookout
 from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
@@ -23,17 +24,22 @@ from audiohook.api import calls as api_calls
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
+from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
+from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
+from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
+from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
+from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
 from audiohook.storage.folder import FolderStore
@@ -41,6 +47,7 @@ from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_index, make_storage
 from audiohook.systemd import ADMIN_SOCKETS, SERVICE_SOCKETS, Notifier
 from audiohook.transcribing import make_transcribing
+from audiohook.web.surroundings import Surroundings as WebSurroundings
 
 if TYPE_CHECKING:
     import socket
@@ -51,7 +58,9 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
     from audiohook.keys import KeyRecord
+    from audiohook.notify.sender import NotificationStatistics
     from audiohook.recording.spool import SpoolStatistics
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.settings import Settings
     from audiohook.storage.delivery import DeliveryStatistics
     from audiohook.transcription.scheduler import TranscriptionStatistics
@@ -66,9 +75,30 @@ _GOODBYE_DEADLINE = 12 * SECONDS
 _SETTLE_DEADLINE = 30 * SECONDS
 # Requests that cost money are better not cut off.
 _LAST_REQUESTS_DEADLINE = 5 * SECONDS
+# What is not told by then is told by the next start.
+_LAST_WORDS_DEADLINE = 5 * SECONDS
 # How often leftovers of other processes are looked for, and when there are more.
 _ADOPT_INTERVAL = 60 * SECONDS
 _ADOPT_SOON = 1 * SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the service stands: what is known without counting anything.
+
+    Attributes:
+        handshakes: Connections that have not asked for anything yet.
+        draining: Whether the service is about to stop.
+        can_record: Whether the disk takes new calls.
+        refusal: Why no new call is welcome, for whatever reason; None if it is.
+        pump: The ingest pass.
+    """
+
+    handshakes: int
+    draining: bool
+    can_record: bool
+    refusal: str | None
+    pump: PumpStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +117,7 @@ class ServiceStatistics:
         transcriptions: Calls that wait for their transcripts; None if transcription
             is off.
         index: What recordings are found by.
+        notifications: Who is told what becomes of calls; None if nobody is.
     """
 
     live: int
@@ -99,6 +130,7 @@ class ServiceStatistics:
     deliveries: DeliveryStatistics
     transcriptions: TranscriptionStatistics | None
     index: IndexStatistics
+    notifications: NotificationStatistics | None
 
 
 class Service:
@@ -147,6 +179,11 @@ class Service:
         self._spool, self._store, uploader = make_storage(settings)
         self.index = make_index(settings, self._store, log=log)
         uploader.noted = self.index.note
+        self._notifying = make_notifying(
+            settings, metrics=self.metrics, log=log, clock=clock
+        )
+        self._herald = Nobody() if self._notifying is None else self._notifying.herald
+        uploader.herald = self._herald
         self._transcribing = make_transcribing(
             settings,
             spool=self._spool,
@@ -154,6 +191,7 @@ class Service:
             metrics=self.metrics,
             log=log,
             noted=self.index.note,
+            herald=self._herald,
         )
         self._deliveries = make_deliveries(
             uploader, self._transcribing, metrics=self.metrics, log=log
@@ -181,7 +219,7 @@ class Service:
                 log=log,
                 noise=self._noise,
                 refusal=self._refuse_call,
-                opened=self._deliveries.watch,
+                opened=self._opened,
                 sealed=self._deliveries.add,
                 admission=self._admission,
                 clock=clock,
@@ -207,7 +245,8 @@ class Service:
             longest_drain=settings.drain_timeout
             + _GOODBYE_DEADLINE
             + _SETTLE_DEADLINE
-            + _LAST_REQUESTS_DEADLINE,
+            + _LAST_REQUESTS_DEADLINE
+            + _LAST_WORDS_DEADLINE,
         )
         spool_folder = settings.recordings_dir / SPOOL_FOLDER
         api = make_room(
@@ -224,12 +263,35 @@ class Service:
             tokens,
             log=log,
         )
+        lookout = Lookout(self, spool_folder, clock=clock)
+        glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
+        backlog = Backlog(
+            self._deliveries,
+            None if self._transcribing is None else self._transcribing.jobs,
+            lookout,
+        )
+        page = make_page(
+            settings,
+            WebSurroundings(
+                live=glance.look,
+                waiting=backlog.look,
+                retry=backlog.retry,
+                index=self.index,
+                store=self._store,
+                prefix=settings.s3_key_prefix,
+                log=log,
+                clock=clock,
+            ),
+            sockets.get(ADMIN_SOCKETS, ()),
+            log=log,
+        )
         self._admin = AdminServer(
             make_app(
                 self,
                 spool=spool_folder,
                 hosts=hosts_for(settings.admin_host),
-                rooms=[api],
+                rooms=[api, *page],
+                lookout=lookout,
                 clock=clock,
             ),
             host=settings.admin_host,
@@ -254,6 +316,19 @@ class Service:
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
             index=self.index.statistics(),
+            notifications=None
+            if self._notifying is None
+            else self._notifying.sender.statistics(),
+        )
+
+    def standing(self) -> Standing:
+        """Returns how the service stands; cheaper than `statistics`."""
+        return Standing(
+            handshakes=self._listener.handshakes_in_flight,
+            draining=self._draining,
+            can_record=self._spool.can_record,
+            refusal=self._refusal(),
+            pump=self._pump.statistics(),
         )
 
     def stop(self) -> None:
@@ -293,6 +368,7 @@ class Service:
         async with trio.open_nursery() as foundation:
             try:
                 works = [
+                    *self._notifiers(),
                     self._spool.run,
                     self._pump.run,
                     self._deliveries.run,
@@ -314,16 +390,31 @@ class Service:
                 if self._transcribing is not None:
                     with trio.move_on_after(_LAST_REQUESTS_DEADLINE):
                         await self._transcribing.jobs.stop()
+                if self._notifying is not None:
+                    with trio.move_on_after(_LAST_WORDS_DEADLINE):
+                        await self._notifying.settle()
             finally:
                 for scope in self._standing:
                     scope.cancel()
                 foundation.cancel_scope.cancel()
                 if self._transcribing is not None:
                     await self._transcribing.aclose()
+                if self._notifying is not None:
+                    await self._notifying.aclose()
         if isinstance(self._store, S3Store):
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    def _notifiers(self) -> list[Callable[..., Awaitable[None]]]:
+        if self._notifying is None:
+            return []
+        return [self._notifying.outbox.run, self._notifying.sender.run]
+
+    def _opened(self, call: SpooledCall, settled_bytes: Callable[[], int]) -> None:
+        """Takes note of a call that has begun."""
+        self._deliveries.watch(call, settled_bytes)
+        self._herald.opened(call.record)
 
     async def _stand(
         self,
@@ -391,7 +482,9 @@ class Service:
         while True:
             more = False
             try:
-                more = await adopt(self._spool, self._deliveries, self._transcribing)
+                more = await adopt(
+                    self._spool, self._deliveries, self._transcribing, self._herald
+                )
             except SpoolError as error:
                 self._log.error("cannot_adopt", error=str(error))
             self._tell_of_untranscribed()

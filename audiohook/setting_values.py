@@ -55,9 +55,17 @@ JOB_OWN_PARAMS = (
 
 _MAX_PARAMS_BYTES = 1024 * 1024
 _LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
+# One that is easily guessed is none. Source: NIST SP 800-63B, and more.
+_SHORTEST_PASSWORD = 12
 # Peaks of a 16-bit sample lie between these.
 _LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
 
+
+NOTIFY_KINDS = ("opened", "stored", "transcribed", "failed", "erased")
+"""What may be told of calls: `audiohook.notify.event.Kind`."""
+
+_MOST_NOTIFY_SECRETS = 2
+_NOTIFY_SECRET_BYTES = 24, 64
 
 # Sessions that may be opened at once after a quiet time, in seconds of the rate.
 _BURST_SECONDS = 10
@@ -96,6 +104,72 @@ def decode_secret(text: str) -> bytes:
         raise ValueError("is not base64")
     unpadded = text.rstrip("=")
     return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4))
+
+
+def decode_notify_secrets(text: str) -> list[bytes]:
+    """Decode what notifications are signed with.
+
+    Args:
+        text: One secret, or two with a comma between: base64, with or without
+            ``whsec_`` before it.
+
+    Returns:
+        Keys of the HMAC.
+
+    Raises:
+        ValueError: They are of no use; the error does not hold them.
+
+    Source: Standard Webhooks specification 1.0, "Secret serialization".
+    """
+    parts = text.split(",")
+    if len(parts) > _MOST_NOTIFY_SECRETS:
+        raise ValueError("may hold two secrets at most, with a comma between")
+    secrets = []
+    for part in parts:
+        try:
+            secret = base64.b64decode(
+                part.strip().removeprefix("whsec_"), validate=True
+            )
+        except ValueError:
+            raise ValueError("is not base64, or not after whsec_") from None
+        least, most = _NOTIFY_SECRET_BYTES
+        if not least <= len(secret) <= most:
+            raise ValueError(
+                f"must have from {least} to {most} bytes, in base64; `openssl rand"
+                " -base64 32` makes one"
+            )
+        secrets.append(secret)
+    return secrets
+
+
+def _notify_secret(value: SecretStr) -> SecretStr:
+    decode_notify_secrets(value.get_secret_value())
+    return value
+
+
+def _notify_url(value: SecretStr) -> SecretStr:
+    parts = urlsplit(_url(value.get_secret_value()))
+    if "@" in parts.netloc or parts.fragment:
+        raise ValueError("must have no user name and no fragment")
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+        raise ValueError("must be https://, unless it is on this machine")
+    return value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _notify_kinds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    kinds = tuple(dict.fromkeys(each.strip() for each in value.split(",")))
+    if not set(kinds) <= set(NOTIFY_KINDS):
+        raise ValueError(f"may hold {', '.join(NOTIFY_KINDS)} only, with commas")
+    return kinds
 
 
 def _api_key(value: SecretStr) -> SecretStr:
@@ -225,6 +299,15 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _password(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not text.isprintable():
+        raise ValueError("holds a character that cannot be typed")
+    if len(text) < _SHORTEST_PASSWORD:
+        raise ValueError(f"must have at least {_SHORTEST_PASSWORD} characters")
+    return value
+
+
 def _secret_url(value: SecretStr) -> SecretStr:
     _url(value.get_secret_value())
     return value
@@ -336,6 +419,7 @@ def _no_constant(_: str) -> object:
 ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
 ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
 Token = Annotated[SecretStr, AfterValidator(_token)]
+Password = Annotated[SecretStr, AfterValidator(_password)]
 Host = Annotated[str, AfterValidator(_host)]
 Bucket = Annotated[str, AfterValidator(check_bucket)]
 Region = Annotated[str, AfterValidator(_region)]
@@ -347,6 +431,9 @@ Tags = Annotated[dict[str, str], NoDecode, BeforeValidator(_tags)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 SecretName = Annotated[str, AfterValidator(_secret_name)]
 SecretUrl = Annotated[SecretStr, AfterValidator(_secret_url)]
+NotifyUrl = Annotated[SecretStr, AfterValidator(_notify_url)]
+NotifySecret = Annotated[SecretStr, AfterValidator(_notify_secret)]
+NotifyKinds = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_notify_kinds)]
 JobParams = Annotated[
     dict[str, JsonValue],
     NoDecode,

@@ -40,6 +40,7 @@ from pydantic_settings import (
 from audiohook.errors import ConfigError
 from audiohook.setting_sources import Credentials, name_of, read_env_file
 from audiohook.setting_values import (
+    NOTIFY_KINDS,
     ApiKey,
     BaseUrl,
     Bucket,
@@ -53,7 +54,11 @@ from audiohook.setting_values import (
     Language,
     LogLevel,
     NewCalls,
+    NotifyKinds,
+    NotifySecret,
+    NotifyUrl,
     ParameterName,
+    Password,
     Port,
     Region,
     SecretName,
@@ -233,6 +238,11 @@ class Settings(BaseSettings):
         description="Store the µ-law audio as received beside the WAV",
         examples=["true"],
     )
+    keep_peaks: bool = Field(
+        True,
+        description="Store a small `.dat` beside the WAV that its waveform is drawn from",
+        examples=["true"],
+    )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
         "pcm16", description="Samples of the WAV", examples=["pcm16"]
     )
@@ -328,6 +338,29 @@ class Settings(BaseSettings):
         " ASSEMBLYAI_API_KEY, the same in every process",
         examples=["c2VjcmV0IGZvciByZXBvcnRz"],
     )
+    notify_url: NotifyUrl | None = Field(
+        None,
+        description="Address that gets a signed POST for what becomes of calls; https"
+        " unless it is on this machine",
+        examples=["https://example.com/audiohook"],
+    )
+    notify_secret: NotifySecret | None = Field(
+        None,
+        description="What these are signed with: base64, with or without whsec_; two"
+        " with a comma between while one takes the other's place",
+        examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="],
+    )
+    notify_kinds: NotifyKinds = Field(
+        NOTIFY_KINDS,
+        description="What is told, with commas between",
+        examples=["stored,transcribed,failed"],
+        json_schema_extra={"default": ",".join(NOTIFY_KINDS)},
+    )
+    notify_participants: bool = Field(
+        False,
+        description="Tell numbers and names of the participant too",
+        examples=["false"],
+    )
     tls_certificate: Path | None = Field(
         None,
         description="Certificate chain in PEM, if TLS ends in this process",
@@ -347,6 +380,17 @@ class Settings(BaseSettings):
         "127.0.0.1",
         description="Address of that port; whoever can reach it can read it",
         examples=["127.0.0.1"],
+    )
+    admin_password: Password | None = Field(
+        None,
+        description="Password of the page on that port, which is closed without one if"
+        " other machines can reach it",
+        examples=["correct-horse-battery-staple"],
+    )
+    show_numbers: bool = Field(
+        False,
+        description="Show the numbers of callers on that page",
+        examples=["false"],
     )
     api_tokens_file: Path | None = Field(
         None,
@@ -431,6 +475,10 @@ class Settings(BaseSettings):
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
         if self.webhook_secret and not self.webhook_url:
             yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
+        if self.notify_url and not self.notify_secret:
+            yield "NOTIFY_URL: goes with NOTIFY_SECRET, which is not set"
+        if self.notify_secret and not self.notify_url:
+            yield "NOTIFY_SECRET: goes with NOTIFY_URL, which is not set"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 

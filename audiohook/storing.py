@@ -87,6 +87,7 @@ def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uplo
         layout=Layout(settings.channel_layout),
         gaps=Gaps(settings.gaps),
         keep_raw=settings.keep_raw,
+        keep_peaks=settings.keep_peaks,
         plan_transcripts=make_planner(settings).plan,
     )
     return spool, store, uploader

@@ -15,6 +15,8 @@ from audiohook.errors import (
     UnfinishedError,
     UploadError,
 )
+from audiohook.metrics import Metrics
+from audiohook.notifying import telling
 from audiohook.recording.fields import Fields
 from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.find import FoundFile, NoRecordingError, find_files
@@ -101,16 +103,19 @@ async def transcribe(
     store = make_store(settings)
     try:
         clerk = _Clerk(settings, store, order, console)
-        errands = Errands(
-            account.steps,
-            store=store,
-            pace=account.pace,
-            parameters=account.parameters,
-            log=log,
-            deletes=settings.delete_transcript,
-            progress=clerk.tell_progress,
-        )
-        return await clerk.run(errands, min(_TOGETHER, settings.transcribe_parallel))
+        async with telling(settings, metrics=Metrics(), log=log) as herald:
+            errands = Errands(
+                account.steps,
+                store=store,
+                pace=account.pace,
+                parameters=account.parameters,
+                log=log,
+                deletes=settings.delete_transcript,
+                progress=clerk.tell_progress,
+                herald=herald,
+            )
+            together = min(_TOGETHER, settings.transcribe_parallel)
+            return await clerk.run(errands, together)
     finally:
         await account.aclose()
         if not isinstance(store, FolderStore):

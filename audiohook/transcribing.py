@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
+    from audiohook.recording.herald import Herald
     from audiohook.recording.spool import Spool
     from audiohook.settings import Settings
     from audiohook.storage.base import Store
@@ -111,6 +112,7 @@ def make_transcribing(
     metrics: Metrics,
     log: FilteringBoundLogger,
     noted: Noted | None = None,
+    herald: Herald | None = None,
 ) -> Transcribing | None:
     """Makes what sees to jobs; None without a key for the service.
 
@@ -138,6 +140,7 @@ def make_transcribing(
         deletes=settings.delete_transcript,
         is_told=webhook is not None,
         held_limit=min(HELD_LIMIT, most_files // _FILES_SHARE),
+        herald=herald,
     )
     webhooks = None
     if webhook is not None:

@@ -22,8 +22,10 @@ from tests.slow.peer import Peer, Target, message
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection
     from pathlib import Path
+
+    from audiohook.recording._files import Journals
 
 
 @asynccontextmanager
@@ -183,6 +185,28 @@ async def test_ping_and_close_in_one_packet_are_both_answered(tmp_path: Path) ->
         assert (pong.clientseq, closed.clientseq) == (2, 3)
 
 
+async def test_pings_of_a_live_call_are_answered_in_the_sweep(tmp_path: Path) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.open()
+        for number in range(5):
+            await peer.play(0.1)
+            # What wakes the call in between leaves nothing in the way.
+            if number == 3:
+                error = {"code": 429, "message": "too much"}
+                await peer.say("error", parameters=error)
+            await peer.say("ping", parameters={"rtt": "PT0.05S"})
+            pong = await peer.hear()
+            assert isinstance(pong, Pong)
+        answered = it.service._pump.fleet.answered
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    # The one behind ``error`` comes together with it, or right after it.
+    assert answered in (4, 5)
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
+
+
 async def test_pauses_and_losses_need_not_make_sense(tmp_path: Path) -> None:
     """Of what the client says is missing, only how much of it counts."""
     async with house(tmp_path) as it, peer_of(it) as peer:
@@ -270,16 +294,22 @@ class Ailing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self.refusals = 0
         self._times = times
-        self._fit = disk.CallFiles.fit_audio
-        monkeypatch.setattr(
-            disk.CallFiles, "fit_audio", lambda files, size: self._ail(files, size)
-        )
+        self._write = disk.write_steps
+        monkeypatch.setattr(disk, "write_steps", self._ail)
 
-    def _ail(self, files: disk.CallFiles, size_bytes: int) -> None:
-        if self.refusals < self._times:
+    def _ail(
+        self,
+        journals: Journals,
+        calls: Collection[tuple[disk.CallFiles, list[disk.Step]]],
+    ) -> None:
+        steps = [step for _, steps in calls for step in steps]
+        ends = any(step.fit_bytes is not None for step in steps)
+        if ends and self.refusals < self._times:
             self.refusals += 1
-            raise OSError(errno.EIO, "bad sector")
-        self._fit(files, size_bytes)
+            for step in steps:
+                step.failure = OSError(errno.EIO, "bad sector")
+        else:
+            self._write(journals, calls)
 
 
 async def test_close_is_answered_once_the_disk_is_well_again(

@@ -130,9 +130,9 @@ def test_demo_shows_a_call_of_two_speakers_and_what_came_of_it(tmp_path: Path) -
     shown = {line.split("  ")[0] for line in result.stdout.splitlines()}
     files = {str(p.relative_to(tmp_path)) for p in folder.rglob("*") if p.is_file()}
     assert {name.rpartition(".")[2] for name in files} == {
-        *("wav", "raw", "json", "txt", "srt", "vtt")
+        *("wav", "raw", "dat", "json", "txt", "srt", "vtt")
     }
-    assert len(files) == 7
+    assert len(files) == 8
     assert files <= shown
     # Nothing is left beside the recording.
     assert [p.name for p in (tmp_path / "recordings").iterdir()] == ["calls"]

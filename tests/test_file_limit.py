@@ -39,7 +39,7 @@ def test_limit_is_raised_as_far_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -
     assert (limits.soft, limits.hard) == (524_288, 524_288)
 
 
-@pytest.mark.parametrize(("calls", "enough"), [(1000, 3256), (1, 259)])
+@pytest.mark.parametrize(("calls", "enough"), [(1000, 2256), (1, 258)])
 def test_as_many_files_as_the_calls_need(
     monkeypatch: pytest.MonkeyPatch, calls: int, enough: int
 ) -> None:
@@ -56,9 +56,9 @@ def test_as_many_files_as_the_calls_need(
 def test_number_that_would_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = FakeLimits(1024, 4096)
     use(monkeypatch, limits)
-    with pytest.raises(ConfigError, match="lower it to 1280 or raise LimitNOFILE"):
+    with pytest.raises(ConfigError, match="lower it to 1920 or raise LimitNOFILE"):
         raise_file_limit(5000)
-    raise_file_limit(1280)
+    raise_file_limit(1920)
 
 
 def test_limit_that_cannot_be_raised_is_taken_as_it_is(
@@ -66,9 +66,9 @@ def test_limit_that_cannot_be_raised_is_taken_as_it_is(
 ) -> None:
     use(monkeypatch, FakeLimits(1024, 4096, locked=True))
     raise_file_limit(None)
-    raise_file_limit(256)
+    raise_file_limit(384)
     with pytest.raises(ConfigError, match="the limit is 1024"):
-        raise_file_limit(257)
+        raise_file_limit(385)
 
 
 def test_no_limit_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def test_names_and_labels_are_stable() -> None:
         "audiohook_store_failures": ["fault"],
         "audiohook_transcripts": ["outcome"],
         "audiohook_transcription_failures": ["fault"],
+        "audiohook_notifications": ["outcome"],
         "audiohook_webhooks": ["outcome"],
     }
 

@@ -221,7 +221,11 @@ async def test_layouts_and_encodings(
     tmp_path: Path, layout: str, encoding: str
 ) -> None:
     async with house(
-        tmp_path, channel_layout=layout, wav_encoding=encoding, keep_raw=False
+        tmp_path,
+        channel_layout=layout,
+        wav_encoding=encoding,
+        keep_raw=False,
+        keep_peaks=False,
     ) as it:
         assert (await it.call(duration=1.0)).ok
         await it.settle()
@@ -283,7 +287,7 @@ def test_too_few_files_for_the_calls_is_one_line(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
     monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
     with pytest.raises(
-        ConfigError, match=r"MAX_CALLS: 1000 calls need 3256 open files"
+        ConfigError, match=r"MAX_CALLS: 1000 calls need 2256 open files"
     ):
         raise_file_limit(1000)
 

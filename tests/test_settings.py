@@ -6,7 +6,7 @@ import base64
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from audiohook import settings
 from audiohook.errors import ConfigError
 from audiohook.setting_values import decode_secret
-from audiohook.settings import describe, load
-
-if TYPE_CHECKING:
-    from audiohook.settings import Settings
+from audiohook.settings import Settings, describe, load
 
 SECRET_TEXT = "TXlTdXBlclNlY3JldEtleVRlbGxOby0xITJAMyM0JDU="
 
@@ -382,6 +379,14 @@ BAD = [
     ("ASSEMBLYAI_PARAMS", '{"hush": ' + "[" * 100_000),
     ("WEBHOOK_URL", "hush"),
     ("WEBHOOK_URL", "https://example.com:hush/"),
+    ("NOTIFY_URL", "hush"),
+    ("NOTIFY_URL", "http://example.com/hush"),
+    ("NOTIFY_URL", "https://hush:hush@example.com/"),
+    ("NOTIFY_URL", "https://example.com/#hush"),
+    ("NOTIFY_SECRET", "hush hush"),
+    ("NOTIFY_SECRET", "aHVzaA=="),
+    ("NOTIFY_SECRET", ",".join(["aHVzaGh1c2hodXNoaHVzaGh1c2hodXNo"] * 3)),
+    ("NOTIFY_KINDS", "opened,hush"),
     ("KEEP_RAW", "hush"),
     ("DELETE_TRANSCRIPT", "2"),
     ("WAV_ENCODING", "mp3"),
@@ -460,6 +465,14 @@ def test_examples_are_good_and_every_setting_has_one(
         (
             {"aws_secret_access_key": "hush"},
             "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set",
+        ),
+        (
+            {"notify_url": "http://localhost:8000/"},
+            "NOTIFY_URL: goes with NOTIFY_SECRET, which is not set",
+        ),
+        (
+            {"notify_secret": "aHVzaGh1c2hodXNoaHVzaGh1c2hodXNo"},
+            "NOTIFY_SECRET: goes with NOTIFY_URL, which is not set",
         ),
         ({"port": 9090}, "ADMIN_PORT: must not be the same as PORT"),
         (
@@ -541,7 +554,11 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_describe_has_every_setting_once() -> None:
     rows = describe()
-    assert len({row.name for row in rows}) == len(rows) == 52
+    assert (
+        len({row.name for row in rows})
+        == len(rows)
+        == len(settings.Settings.model_fields)
+    )
     assert all(row.meaning and "\n" not in row.meaning for row in rows)
     by_name = {row.name: row.default for row in rows}
     assert by_name["PORT"] == "3000"

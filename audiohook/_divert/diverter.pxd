@@ -55,6 +55,11 @@ cdef class Diverter:
     cdef Room marks
     cdef Room drops
 
+    cdef Py_ssize_t _find_lone_text(self, const unsigned char **payload) noexcept nogil
+    cdef Py_ssize_t _copy_lone_text(
+        self, unsigned char *text, Py_ssize_t most
+    ) noexcept nogil
+    cdef void _drop_text(self) noexcept nogil
     cdef int64_t _next_mark(self) noexcept nogil
     cdef void _parse(self, const unsigned char *data, Py_ssize_t n) noexcept nogil
     cdef Py_ssize_t _gather_header(

@@ -191,30 +191,13 @@ cdef class Diverter:
         earlier text message has not been popped, if it came in fragments, or if
         it is not UTF-8: that is for the WebSocket library.
         """
-        cdef unsigned char *h = self.rest.data + self.rest_start
-        cdef Py_ssize_t n = self.rest.used - self.rest_start
-        cdef Py_ssize_t start = 6
-        cdef Py_ssize_t length
+        cdef const unsigned char *at = NULL
+        cdef Py_ssize_t length = self._find_lone_text(&at)
         cdef bytes payload
-        if (
-            self.marks.used != sizeof(int64_t)
-            or self.place != AT_HEADER
-            or self.header_used != 0
-            or self.message != NO_MESSAGE
-            or n < start
-            or h[0] != (0x80 | OP_TEXT)
-        ):
-            return None
-        length = h[1] & 0x7F
-        if length == 126:
-            length = h[2] << 8 | h[3]
-            start = 8
-        # A longer one is no message that is in a hurry.
-        if length > 65535 - start or n != start + length:
+        if length < 0:
             return None
         payload = PyBytes_FromStringAndSize(NULL, length)
-        unmask(<unsigned char *>PyBytes_AS_STRING(payload), h + start, length,
-               h + start - 4, 0)
+        unmask(<unsigned char *>PyBytes_AS_STRING(payload), at, length, at - 4, 0)
         try:
             return payload.decode("utf-8")
         except UnicodeDecodeError:
@@ -222,9 +205,7 @@ cdef class Diverter:
 
     def drop_text(self):
         """Forgets the text message that ``peek_text`` has shown, and its mark."""
-        clear(&self.marks)
-        clear(&self.rest)
-        self.rest_start = 0
+        self._drop_text()
 
     @property
     def next_mark(self):
@@ -242,6 +223,52 @@ cdef class Diverter:
             at += sizeof(pair)
         drop_front(&self.drops, self.drops.used)
         return found
+
+    cdef Py_ssize_t _find_lone_text(self, const unsigned char **payload) noexcept nogil:
+        """Finds what ``peek_text`` shows, still masked, behind the four bytes of its mask.
+
+        Returns:
+            Its length; -1 if there is no such text.
+        """
+        cdef const unsigned char *h = self.rest.data + self.rest_start
+        cdef Py_ssize_t n = self.rest.used - self.rest_start
+        cdef Py_ssize_t start = 6
+        cdef Py_ssize_t length
+        if (
+            self.marks.used != sizeof(int64_t)
+            or self.place != AT_HEADER
+            or self.header_used != 0
+            or self.message != NO_MESSAGE
+            or n < start
+            or h[0] != (0x80 | OP_TEXT)
+        ):
+            return -1
+        length = h[1] & 0x7F
+        if length == 126:
+            length = h[2] << 8 | h[3]
+            start = 8
+        # A longer one is no message that is in a hurry.
+        if length > 65535 - start or n != start + length:
+            return -1
+        payload[0] = h + start
+        return length
+
+    cdef Py_ssize_t _copy_lone_text(
+        self, unsigned char *text, Py_ssize_t most
+    ) noexcept nogil:
+        """Copies what ``_find_lone_text`` finds; -1 as well if it is too long."""
+        cdef const unsigned char *at = NULL
+        cdef Py_ssize_t length = self._find_lone_text(&at)
+        if length > most:
+            return -1
+        if length > 0:
+            unmask(text, at, length, at - 4, 0)
+        return length
+
+    cdef void _drop_text(self) noexcept nogil:
+        clear(&self.marks)
+        clear(&self.rest)
+        self.rest_start = 0
 
     cdef int64_t _next_mark(self) noexcept nogil:
         cdef int64_t mark

@@ -19,6 +19,7 @@ cdef class Fleet:
             page, nor look for it again.
 
     Attributes:
+        answered: Messages that were answered in a sweep so far.
         pressing: Whether a lane had so much audio in the last sweep that it should
             be written at once.
         patient: Whether lanes with much unwritten audio are left unread; to be
@@ -29,6 +30,7 @@ cdef class Fleet:
     cdef void **table
     cdef Py_ssize_t capacity
     cdef unsigned char *scratch
+    cdef readonly int64_t answered
     cdef readonly bint pressing
     cdef Pool pool
     cdef Py_ssize_t write_unit
@@ -131,10 +133,14 @@ cdef class Fleet:
         with nogil:
             lane._receive(self.scratch)
 
-    def sweep(self):
+    def sweep(self, double now=0.0):
         """Reads what has come on every lane's socket, without waiting.
 
-        Lanes with ``fd`` -1 are left out; who feeds them looks after them.
+        Lanes with ``fd`` -1 are left out; who feeds them looks after them. What a
+        lane's hearer can answer is answered.
+
+        Args:
+            now: The time, in seconds.
 
         Returns:
             The lanes with something for their task: bytes to hand on, an end or
@@ -155,11 +161,7 @@ cdef class Fleet:
             with nogil:
                 self.pressing = False
                 for i in range(count):
-                    if (<Lane>self.table[i]).fd >= 0:
-                        (<Lane>self.table[i])._receive(self.scratch)
-                    if (<Lane>self.table[i]).audio.used > (<Lane>self.table[i]).audio_limit / 4:
-                        self.pressing = True
-                    if (<Lane>self.table[i])._has_news():
+                    if self._visit(<Lane>self.table[i], now):
                         news[found] = self.table[i]
                         found += 1
             for i in range(found):
@@ -168,6 +170,16 @@ cdef class Fleet:
         finally:
             free(news)
         return result
+
+    cdef bint _visit(self, Lane lane, double now) noexcept nogil:
+        """Looks after one lane in a sweep; True if there is something for its task."""
+        if lane.fd >= 0:
+            lane._receive(self.scratch)
+            if lane.rest.used > lane.rest_start and lane._answer(now):
+                self.answered += 1
+        if lane.audio.used > lane.audio_limit / 4:
+            self.pressing = True
+        return lane._has_news()
 
     def batch(self):
         """Gathers all the audio of all lanes for one pass of writing."""

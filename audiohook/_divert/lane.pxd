@@ -1,11 +1,20 @@
 from libc.stdint cimport int64_t
 
 from audiohook._divert.diverter cimport Diverter
+from audiohook._divert.hearer cimport ANSWER_MAX, Hearer
 from audiohook._divert.room cimport Room
 
 cdef enum:
     # What one system call reads at most.
     SCRATCH = 131072
+    # Of a frame from a server, at most.
+    ANSWER_HEAD = 4
+
+
+cdef struct Frame:
+    unsigned char data[ANSWER_HEAD + ANSWER_MAX]
+    Py_ssize_t start
+    Py_ssize_t size
 
 
 cdef class Pool:
@@ -21,6 +30,8 @@ cdef class Lane(Diverter):
     cdef readonly int write_error
     cdef readonly int64_t written_bytes
     cdef public object owner
+    cdef public Hearer hearer
+    cdef public bint sending
 
     cdef bint writing_now
     cdef Room spill
@@ -33,6 +44,8 @@ cdef class Lane(Diverter):
     cdef Pool pool
 
     cdef void _receive(self, unsigned char *scratch) noexcept nogil
+    cdef bint _make_answer(self, double now, Frame *frame) noexcept nogil
+    cdef bint _answer(self, double now) noexcept nogil
     cdef bint _is_congested(self) noexcept nogil
     cdef Py_ssize_t _waiting_audio(self) noexcept nogil
     cdef bint _has_news(self) noexcept nogil

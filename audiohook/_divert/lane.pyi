@@ -1,9 +1,14 @@
+from collections.abc import Callable
+
 from audiohook._divert.diverter import Diverter
+from audiohook._divert.hearer import Hearer
 
 # What the docstrings in `lane.pyx` say holds here.
 
 class Lane(Diverter):
     owner: object
+    hearer: Hearer | None
+    sending: bool
     def __init__(
         self,
         fd: int = -1,
@@ -36,5 +41,6 @@ class Lane(Diverter):
     def end(self) -> None: ...
     def detach(self) -> None: ...
     def fail(self, error: int) -> None: ...
+    def answer(self, send: Callable[[bytes], bool], now: float) -> bool: ...
     @property
     def settled_bytes(self) -> int: ...

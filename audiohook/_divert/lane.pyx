@@ -4,19 +4,23 @@ Threads: a lane belongs to the thread of the event loop, except for its spill
 buffer and file descriptor while a batch that holds it is being written.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.errno cimport EAGAIN, EINTR, EPIPE, errno
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free
 
 from audiohook._divert.diverter cimport AT_HEAD, KEEP_AUDIO, Diverter
-from audiohook._divert.room cimport Room, add, clear, drop_front
+from audiohook._divert.hearer cimport TEXT_MAX, Hearer
+from audiohook._divert.room cimport SPARE_ROOM, Room, add, clear, drop_front
 
 cdef extern from "<sys/types.h>" nogil:
     ctypedef long off_t
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void *buffer, size_t length, int flags)
+    ssize_t send(int fd, const void *buffer, size_t length, int flags)
     int MSG_DONTWAIT
+    int MSG_NOSIGNAL
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pwrite(int fd, const void *buffer, size_t length, off_t offset)
@@ -24,6 +28,8 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     READS_A_SWEEP = 8
     REST_LIMIT = 262144
+    ROUND_ROOM = 8192
+    FINAL_TEXT = 0x81
 
 
 cdef class Pool:
@@ -45,6 +51,10 @@ cdef class Lane(Diverter):
         audio_limit_bytes: Audio that may wait for the disk before new messages
             are dropped (and told of by ``take_drops``).
         owner: Any object; it comes back from ``Fleet.sweep`` as ``lane.owner``.
+
+    Attributes:
+        hearer: Who answers a text message that came alone, or None.
+        sending: Whether half a frame is on its way, so that none may follow it yet.
     """
 
     def __cinit__(
@@ -114,6 +124,25 @@ cdef class Lane(Diverter):
         """Says that reading failed, with an ``errno`` other than 0."""
         self.error = error
 
+    def answer(self, send, double now):
+        """Has the hearer answer the text message that came alone, if it can.
+
+        Args:
+            send: Called with the answer's frame; False if it cannot be sent now.
+            now: The time, in seconds.
+
+        Returns:
+            Whether it is answered; otherwise nothing has happened.
+        """
+        cdef Frame frame
+        if not self._make_answer(now, &frame):
+            return False
+        if not send(PyBytes_FromStringAndSize(<char *>frame.data + frame.start, frame.size)):
+            return False
+        self.hearer._answered(self._next_mark(), now)
+        self._drop_text()
+        return True
+
     @property
     def broken(self):
         """True if no more will come after what waits to be handed on."""
@@ -168,6 +197,63 @@ cdef class Lane(Diverter):
             else:
                 self.error = errno
 
+    cdef bint _make_answer(self, double now, Frame *frame) noexcept nogil:
+        """Writes a frame with the hearer's answer; False if it has none."""
+        cdef unsigned char text[TEXT_MAX]
+        cdef Py_ssize_t n
+        if (
+            self.hearer is None
+            or self.sending
+            or self.error != 0
+            or self.out_of_memory
+            # What was dropped before it has to be told first.
+            or self.drops.used > 0
+        ):
+            return False
+        n = self._copy_lone_text(text, TEXT_MAX)
+        if n <= 0:
+            return False
+        n = self.hearer._answer(
+            <char *>text, n, self._next_mark(), now, <char *>frame.data + ANSWER_HEAD
+        )
+        if n <= 0:
+            return False
+        # RFC 6455, 5.2: a whole text message, not masked.
+        if n < 126:
+            frame.start = 2
+            frame.data[2] = FINAL_TEXT
+            frame.data[3] = <unsigned char>n
+        else:
+            frame.start = 0
+            frame.data[0] = FINAL_TEXT
+            frame.data[1] = 126
+            frame.data[2] = <unsigned char>(n >> 8)
+            frame.data[3] = <unsigned char>(n & 0xFF)
+        frame.size = ANSWER_HEAD - frame.start + n
+        return True
+
+    cdef bint _answer(self, double now) noexcept nogil:
+        """Answers the text message that came alone; False if it is still there."""
+        cdef Frame frame
+        cdef ssize_t n
+        if not self._make_answer(now, &frame):
+            return False
+        while True:
+            n = send(
+                self.fd, frame.data + frame.start, frame.size, MSG_DONTWAIT | MSG_NOSIGNAL
+            )
+            if n >= 0 or errno != EINTR:
+                break
+        if n == 0 or (n < 0 and errno == EAGAIN):
+            return False
+        if n < frame.size:
+            # It is gone; or half a frame is on its way to one that has not read for
+            # minutes.
+            self.error = EPIPE
+        self.hearer._answered(self._next_mark(), now)
+        self._drop_text()
+        return True
+
     cdef bint _is_congested(self) noexcept nogil:
         if self.rest.used - self.rest_start >= REST_LIMIT:
             return True
@@ -214,7 +300,7 @@ cdef class Lane(Diverter):
             return False
         tail = self.audio.used - n
         rest.data = NULL
-        rest.used = rest.size = 0
+        rest.used = rest.size = rest.wanted = 0
         if tail and add(&rest, self.audio.data + n, tail) < 0:
             # Stay as we were: the next batch tries again.
             return False
@@ -222,6 +308,11 @@ cdef class Lane(Diverter):
         self.spill = self.audio
         self.spill.used = n
         self.spill_done = 0
+        # As much comes until the next time. Grown in steps, each lane would have its
+        # audio copied once more on the way.
+        rest.wanted = (self.audio.used + ROUND_ROOM - 1) // ROUND_ROOM * ROUND_ROOM
+        if rest.wanted > SPARE_ROOM:
+            rest.wanted = 0
         self.audio = rest
         self.committed -= n
         return True

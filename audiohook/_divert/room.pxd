@@ -12,6 +12,8 @@ cdef struct Room:
     unsigned char *data
     Py_ssize_t used
     Py_ssize_t size
+    # What it grows to, the next time that it has to.
+    Py_ssize_t wanted
 
 
 cdef inline int make_room(Room *room, Py_ssize_t more) noexcept nogil:
@@ -23,6 +25,8 @@ cdef inline int make_room(Room *room, Py_ssize_t more) noexcept nogil:
     size = room.size if room.size > 0 else FIRST_ROOM
     while size < room.used + more:
         size *= 2
+    if room.wanted >= room.used + more:
+        size = room.wanted
     data = <unsigned char *>realloc(room.data, size)
     if data == NULL:
         return -1

@@ -101,6 +101,26 @@ class TranscriptionFigures(Protocol):
         """Why the service is not asked, but for trials; None if it is."""
 
 
+class NotificationFigures(Protocol):
+    """How the notifications stand."""
+
+    @property
+    def waiting(self) -> int:
+        """That wait to be sent."""
+
+    @property
+    def dead(self) -> int:
+        """That were given up."""
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the oldest one waits."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why the receiver is not asked, but for trials; None if it is."""
+
+
 class ServiceFigures(Protocol):
     """How a service does."""
 
@@ -135,6 +155,10 @@ class ServiceFigures(Protocol):
     @property
     def transcriptions(self) -> TranscriptionFigures | None:
         """Calls that wait for their transcripts; None if transcription is off."""
+
+    @property
+    def notifications(self) -> NotificationFigures | None:
+        """Who is told what becomes of calls; None if nobody is."""
 
 
 class DeskFigures(Protocol):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from audiohook.admin.figures import (
         Lookout,
+        NotificationFigures,
         ServiceFigures,
         TranscriptionFigures,
         Watched,
@@ -56,6 +57,7 @@ class Gauges(Collector):
         yield from _spool(found)
         yield from _deliveries(found)
         yield from _transcriptions(found.transcriptions)
+        yield from _notifications(found.notifications)
         yield from self._look_around()
 
     def _look_around(self) -> Iterator[Metric]:
@@ -199,6 +201,30 @@ def _transcriptions(found: TranscriptionFigures | None) -> Iterator[Metric]:
         "audiohook_transcription_down",
         "1 while the transcription service fails as such, and is only tried now and"
         " then.",
+        found is not None and found.fault is not None,
+    )
+
+
+def _notifications(found: NotificationFigures | None) -> Iterator[Metric]:
+    yield _gauge(
+        "audiohook_notifications_waiting",
+        "Notifications that wait to be sent.",
+        found.waiting if found else 0,
+    )
+    yield _gauge(
+        "audiohook_notifications_oldest_seconds",
+        "For how long the oldest notification waits; 0 if none does.",
+        found.oldest_seconds if found else 0,
+    )
+    yield _gauge(
+        "audiohook_notifications_dead",
+        "Notifications that were given up, and wait for `audiohook notify --resend`.",
+        found.dead if found else 0,
+    )
+    yield _gauge(
+        "audiohook_receiver_down",
+        "1 while the receiver of notifications fails as such, and is only tried now"
+        " and then.",
         found is not None and found.fault is not None,
     )
 

@@ -57,6 +57,7 @@ def make_app(
     spool: Path,
     hosts: Collection[str] | None = None,
     rooms: Sequence[BaseRoute] = (),
+    lookout: Lookout | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Makes the application of the admin port.
@@ -67,9 +68,11 @@ def make_app(
         spool: Folder of its spool.
         hosts: Names by which the port may be asked for, see `Guard`; None for any.
         rooms: What else is to be found there.
+        lookout: What is looked up beside the service, if a room looks there too.
         clock: Unix time in seconds.
     """
-    pages = _Pages(watched, Lookout(watched, spool, clock=clock), clock)
+    lookout = lookout or Lookout(watched, spool, clock=clock)
+    pages = _Pages(watched, lookout, clock)
     routes: list[BaseRoute] = [
         Route("/health", pages.health),
         Route("/ready", pages.ready),

@@ -23,12 +23,15 @@ _RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _TYPES: Final = {
     "wav": "audio/wav",
     "raw": "application/octet-stream",
+    "dat": "application/octet-stream",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",
     "vtt": "text/vtt; charset=utf-8",
 }
-MEDIA_TYPES: Final = tuple(each.partition(";")[0] for each in _TYPES.values())
+MEDIA_TYPES: Final = tuple(
+    dict.fromkeys(each.partition(";")[0] for each in _TYPES.values())
+)
 """What a file can be."""
 
 
@@ -45,7 +48,7 @@ def key_of(prefix: str, name: str, file: str) -> str | None:
     stem, _, ending = file.rpartition(".")
     if not stem.startswith(name):
         return None
-    if ending in ("wav", "raw"):
+    if ending in ("wav", "raw", "dat"):
         return f"{prefix}{name}/audio/{file}"
     if ending in ("json", "txt", "srt", "vtt"):
         return f"{prefix}{name}/transcripts/{file}"

@@ -12,10 +12,20 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import elsewhere, recovery, service, settings, sqs, systemd, worker
+from audiohook import (
+    elsewhere,
+    notifying,
+    recovery,
+    service,
+    settings,
+    sqs,
+    systemd,
+    worker,
+)
 from audiohook.authentication import configured_keys
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, start_log
 from audiohook.keys import KeyRecord
+from audiohook.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,7 +154,12 @@ def work(
     async def run() -> None:
         messages = sqs.Queue(queue)
         await messages.connect()
-        async with elsewhere.transcribing_elsewhere(chosen, key, log=log) as place:
+        async with (
+            notifying.telling(chosen, metrics=Metrics(), log=log) as herald,
+            elsewhere.transcribing_elsewhere(
+                chosen, key, log=log, herald=herald
+            ) as place,
+        ):
             one = worker.Worker(
                 messages, place, log=log, parallel=chosen.transcribe_parallel
             )

@@ -194,10 +194,11 @@ class Pump:
             await trio.sleep_until(due)
 
     def _pass(self) -> None:
-        self.fleet.patient = trio.current_time() - self._write_began < _HUNG
+        now = trio.current_time()
+        self.fleet.patient = now - self._write_began < _HUNG
         for stream in self._polled:
             stream.transport.read()
-        for lane in self.fleet.sweep():
+        for lane in self.fleet.sweep(now):
             stream = lane.owner  # type: ignore[assignment]
             if stream is not None:  # else it is closed, and about to be flushed
                 stream.wake()

@@ -86,7 +86,6 @@ class PlainTransport:
         self._stream = stream
         self._fleet = fleet
         self._fd = stream.socket.fileno()
-        self._sending = False
         self.lane = Lane(self._fd)
 
     def read(self) -> None:
@@ -108,15 +107,15 @@ class PlainTransport:
             raise trio.ClosedResourceError
         sent = _write(self._fd, data)
         if sent < len(data):
-            self._sending = True
+            self.lane.sending = True
             try:
                 await _send_rest(self._stream, data[sent:])
             finally:
-                self._sending = False
+                self.lane.sending = False
 
     def send_now(self, data: bytes) -> bool:
         """Sends everything without waiting, or nothing; see :class:`Transport`."""
-        if self._sending or self._fd < 0:
+        if self.lane.sending or self._fd < 0:
             return False
         try:
             sent = _write(self._fd, data)

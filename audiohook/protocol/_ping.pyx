@@ -26,11 +26,11 @@ cdef enum:
     # A number with so many digits is exact in whatever counts.
     MAX_DIGITS = 15
     MAX_DURATION_CHARS = 40
-
-
-cdef struct Span:
-    const char *at
-    Py_ssize_t size
+    SAMPLE_RATE_HZ = 8000
+    # Longer than this (31 years) is nonsense, and not exact in a double of Python.
+    MAX_SECONDS = 1000000000
+    # Parts of a second that are looked at.
+    FINEST = 1000000000
 
 
 cdef struct Reader:
@@ -149,6 +149,67 @@ cdef int take_member(
     return 0
 
 
+cdef bint read_ping(
+    const char *text,
+    Py_ssize_t size,
+    Span session_id,
+    int64_t seq,
+    int64_t serverseq,
+    Span *position,
+) noexcept nogil:
+    """Reads a ping that is just as it should be; see `read_usual_ping`.
+
+    Args:
+        position: Where in ``text`` its position is, if it is such a ping.
+
+    Returns:
+        Whether it is.
+    """
+    cdef Reader r
+    cdef int member
+    cdef int seen = 0
+    r.at = text
+    r.end = text + size
+    position.at = NULL
+    position.size = 0
+    if not take(&r, c"{"):
+        return False
+    while True:
+        member = take_member(&r, session_id, seq, serverseq, position)
+        if member == 0 or seen & member:
+            return False
+        seen |= member
+        if not take(&r, c","):
+            break
+    return seen == ALL and take(&r, c"}") and r.at == r.end
+
+
+cdef bint read_samples(Span duration, int64_t *samples) noexcept nogil:
+    """Turns what `is_duration` takes into samples, rounded down.
+
+    Returns:
+        False if it is longer than any sane one. What is beyond nine decimals is left
+        off, so that the result may be one too low.
+    """
+    cdef Py_ssize_t i
+    cdef int64_t seconds = 0
+    cdef int64_t decimals = 0
+    cdef int64_t unit = 1
+    cdef bint after_point = False
+    for i in range(2, duration.size - 1):
+        if duration.at[i] == c".":
+            after_point = True
+        elif not after_point:
+            seconds = seconds * 10 + (duration.at[i] - c"0")
+            if seconds > MAX_SECONDS:
+                return False
+        elif unit < FINEST:
+            decimals = decimals * 10 + (duration.at[i] - c"0")
+            unit *= 10
+    samples[0] = seconds * SAMPLE_RATE_HZ + decimals * SAMPLE_RATE_HZ // unit
+    return True
+
+
 def read_usual_ping(str text not None, str session_id not None, int64_t seq,
                     int64_t serverseq):
     """Reads a ping that is just as it should be.
@@ -163,27 +224,13 @@ def read_usual_ping(str text not None, str session_id not None, int64_t seq,
         Its ``position``; None if the text is anything else, or is such a ping in a
         spelling that is left to `audiohook.protocol.messages`.
     """
-    cdef Reader r
     cdef Span own, position
+    cdef const char *start
     cdef Py_ssize_t size
-    cdef int member
-    cdef int seen = 0
     if not text.isascii():
         return None
     own.at = PyUnicode_AsUTF8AndSize(session_id, &own.size)
-    r.at = PyUnicode_AsUTF8AndSize(text, &size)
-    r.end = r.at + size
-    position.at = NULL
-    position.size = 0
-    if not take(&r, c"{"):
-        return None
-    while True:
-        member = take_member(&r, own, seq, serverseq, &position)
-        if member == 0 or seen & member:
-            return None
-        seen |= member
-        if not take(&r, c","):
-            break
-    if seen != ALL or not take(&r, c"}") or r.at != r.end:
+    start = PyUnicode_AsUTF8AndSize(text, &size)
+    if not read_ping(start, size, own, seq, serverseq, &position):
         return None
     return PyUnicode_FromStringAndSize(position.at, position.size)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from audiohook.protocol._pong import Allowance
+
 # Messages of each kind a second, and at once. The peer counts them as they arrive,
 # and the network may bring them closer together than they were sent; so one fewer
 # at once than the 4 and the 25 that are allowed.
@@ -19,40 +21,6 @@ PAUSES_PER_SECOND: Final = 2.0
 PAUSES_BURST: Final = 3
 TEXTS_PER_SECOND: Final = 5.0
 TEXTS_BURST: Final = 24
-
-
-class Allowance:
-    """How much may still be said under a limit that lets bursts through.
-
-    Args:
-        per_second: How often in the long run.
-        burst: How often at once.
-        now: The time, in seconds.
-    """
-
-    __slots__ = ("_burst", "_filled_at", "_left", "_per_second")
-
-    def __init__(self, per_second: float, burst: int, now: float) -> None:
-        self._per_second = per_second
-        self._burst = float(burst)
-        self._left = float(burst)
-        self._filled_at = now
-
-    def spend(self, now: float) -> None:
-        """Count something that is said, whether or not it is allowed."""
-        self._fill(now)
-        self._left -= 1
-
-    def wait(self, now: float) -> float:
-        """Tell after how many seconds one more is allowed; 0 if it is now."""
-        self._fill(now)
-        return max(0.0, (1 - self._left) / self._per_second)
-
-    def _fill(self, now: float) -> None:
-        # A clock that goes back gives nothing, and takes nothing.
-        gained = max(0.0, now - self._filled_at) * self._per_second
-        self._left = min(self._burst, self._left + gained)
-        self._filled_at = max(self._filled_at, now)
 
 
 class Hold:
@@ -63,15 +31,16 @@ class Hold:
 
     Attributes:
         wanted: Whether the peer is to hold its audio back on our word.
+        texts: How many messages of any kind may be sent.
     """
 
-    __slots__ = ("_asked_seq", "_kinds", "_texts", "wanted")
+    __slots__ = ("_asked_seq", "_kinds", "texts", "wanted")
 
     def __init__(self, now: float) -> None:
         self.wanted = False
         # The message that the peer has not answered yet.
         self._asked_seq: int | None = None
-        self._texts = Allowance(TEXTS_PER_SECOND, TEXTS_BURST, now)
+        self.texts = Allowance(TEXTS_PER_SECOND, TEXTS_BURST, now)
         self._kinds = {
             wanted: Allowance(PAUSES_PER_SECOND, PAUSES_BURST, now)
             for wanted in (True, False)
@@ -84,11 +53,11 @@ class Hold:
 
     def note_text(self, now: float) -> None:
         """Count a text message of ours, of whatever kind."""
-        self._texts.spend(now)
+        self.texts.spend(now)
 
     def wait(self, now: float, *, wanted: bool) -> float:
         """Tell after how many seconds the peer may be asked; 0 if it is now."""
-        return max(self._kinds[wanted].wait(now), self._texts.wait(now))
+        return max(self._kinds[wanted].wait(now), self.texts.wait(now))
 
     def ask(self, seq: int, now: float, *, wanted: bool) -> None:
         """Note that the peer is asked.

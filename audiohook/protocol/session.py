@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from audiohook.errors import LocalProtocolError, RemoteProtocolError
 from audiohook.protocol._ping import read_usual_ping
+from audiohook.protocol._pong import Answerer
 from audiohook.protocol.events import (
     BinaryAccepted,
     CloseReceived,
@@ -97,6 +98,8 @@ MAX_HELD: Final = 16
 DRIFT_STEP_SAMPLES: Final = SAMPLE_RATE_HZ
 # A start position past this is nonsense: it exceeds 35,000 years.
 MAX_START_SAMPLES: Final = 2**53
+# So far the arithmetic of whole numbers of 64 bits goes, with room for more.
+MAX_AHEAD_SAMPLES: Final = 2**60
 
 # States in which what the peer sends is not even read, so that it cannot be a fault.
 _DEAF: Final = frozenset({State.CLOSING, State.CLOSED, State.ENDED})
@@ -136,7 +139,7 @@ class Timers:
 DEFAULT_TIMERS: Final = Timers()
 
 
-class Session:
+class Session(Answerer):
     """The server's side of one session.
 
     A probe and a session without audio have nothing to record, so they give no events
@@ -158,7 +161,6 @@ class Session:
 
     __slots__ = (
         "_channels",
-        "_deadline",
         "_drift_samples",
         "_fact_count",
         "_held",
@@ -166,14 +168,10 @@ class Session:
         "_is_probe",
         "_is_recorded",
         "_media",
-        "_now",
         "_open",
         "_opened_at",
         "_organization_id",
         "_peer_paused",
-        "_peer_seq",
-        "_seen_audio_bytes",
-        "_seq",
         "_session_id",
         "_state",
         "_timeline",
@@ -214,6 +212,7 @@ class Session:
         self._peer_paused = False
         self._drift_samples = 0
         self._seen_audio_bytes = 0
+        self._pinged_at = -math.inf
 
     @property
     def state(self) -> State:
@@ -224,6 +223,11 @@ class Session:
     def deadline(self) -> float:
         """When to call `handle_timeout`, in seconds; infinite if not at all."""
         return self._deadline
+
+    @property
+    def pinged_at(self) -> float | None:
+        """When the peer last pinged, in seconds; None if it never did."""
+        return None if self._pinged_at == -math.inf else self._pinged_at
 
     @property
     def timeline(self) -> Timeline:
@@ -270,6 +274,7 @@ class Session:
         Returns:
             What it means, in order.
         """
+        self._is_listening = False
         self._now = now
         if self._state in _DEAF:
             return []
@@ -296,6 +301,7 @@ class Session:
         Returns:
             What it means; None if it is anything else, which has had no effect.
         """
+        self._is_listening = False
         if self._state is not State.OPEN:
             return None
         position = None
@@ -337,6 +343,7 @@ class Session:
             `BinaryAccepted` if it is to be appended, `Violation` if it is a fault,
             nothing if it is to be dropped in silence.
         """
+        self._is_listening = False
         self._now = now
         step = TRANSITIONS[self._state][Input.AUDIO]
         if step is IGNORE:
@@ -367,6 +374,7 @@ class Session:
         Returns:
             `Ended`; nothing if the session had ended already.
         """
+        self._is_listening = False
         self._now = now
         orderly = self._state is State.CLOSED
         if not self._step(Input.END):
@@ -386,6 +394,7 @@ class Session:
         Returns:
             `TimedOut` if the socket is to be closed; nothing if there is more time.
         """
+        self._is_listening = False
         self._now = now
         if now < self._deadline:
             return []
@@ -399,6 +408,35 @@ class Session:
         if not self._step(Input.EXPIRY):
             return []
         return [TimedOut(what)]
+
+    def listen(self) -> None:
+        """Have usual pings answered where they are read, without asking.
+
+        That ends with the next call of any method that takes something in or has
+        something to say, and with `stop_listening`. Nothing is begun unless a ping is
+        all that there is to wait for.
+        """
+        timeline = self._timeline
+        ahead = timeline.start_samples + timeline.gap_samples + self._drift_samples
+        if (
+            self._state is State.OPEN
+            and self._hold.is_settled
+            and not self._unsent
+            and abs(ahead) <= MAX_AHEAD_SAMPLES
+        ):
+            self._listen(
+                self._session_id,
+                self._hold.texts,
+                idle=self._timers.idle,
+                channels=self._channels,
+                compares=self._is_recorded and not self._peer_paused,
+                ahead_samples=ahead,
+                from_samples=timeline.last_offset_samples,
+            )
+
+    def stop_listening(self) -> None:
+        """Have every message come here again."""
+        self._is_listening = False
 
     # What our caller asks for.
 
@@ -423,6 +461,7 @@ class Session:
             LocalProtocolError: There is no ``open`` to answer, or the media was not
                 offered.
         """
+        self._is_listening = False
         parameters = self._open
         offered = () if parameters is None else parameters.media
         if self._state is State.OPENING and media is not None and media not in offered:
@@ -465,6 +504,7 @@ class Session:
         Raises:
             LocalProtocolError: There is no ``close`` to answer.
         """
+        self._is_listening = False
         if not self._step(Input.CLOSED, now):
             return
         self._send(
@@ -483,6 +523,7 @@ class Session:
             info: Words that the peer logs; nothing personal.
             now: The time, in seconds; that of the last input if not given.
         """
+        self._is_listening = False
         if not self._step(Input.DISCONNECT, now):
             return
         self._open = None
@@ -527,6 +568,7 @@ class Session:
             offset_samples: Samples per channel stored before it.
             length_samples: Samples per channel that are missing.
         """
+        self._is_listening = False
         self._timeline.add(Gap(GapKind.LOST, offset_samples, length_samples))
 
     def data_to_send(self) -> list[str]:
@@ -738,6 +780,7 @@ class Session:
         return self._seq
 
     def _ask(self, what: Input, now: float) -> float:
+        self._is_listening = False
         wanted = what is Input.PAUSE
         wait = self._hold.wait(now, wanted=wanted)
         if not self._step(what, now) or wait > 0:
@@ -766,6 +809,7 @@ class Session:
         )
 
     def _answer_ping(self, clientseq: int) -> None:
+        self._pinged_at = self._now
         self._unsent.append(pong_text(self._session_id, self._next_seq(), clientseq))
 
     def _release_held(self) -> None:

@@ -173,6 +173,11 @@ class Timeline:
         """Length of all gaps together, in samples per channel."""
         return self._sums[-1]
 
+    @property
+    def last_offset_samples(self) -> int:
+        """Offset of the last gap, in samples per channel; 0 if there is none."""
+        return self._offsets[-1] if self._offsets else 0
+
     def add(self, gap: Gap) -> None:
         """Note a gap; its offset may lie before that of gaps noted earlier."""
         index = bisect_right(self._offsets, gap.offset_samples)

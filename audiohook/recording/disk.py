@@ -5,6 +5,7 @@ Layout of a spool::
     <folder>/<name>/journal.jsonl     facts, one a line; its lock owns the call
                     audio.ulaw        channels interleaved, as received; gone once
                                       the store has all of the call
+    <folder>/.new-<hex>/              the same for a call to come, empty
     <folder>/aside/<name>/reason.txt  what made no sense, kept for a person
 
 The name is the session id. A client that tries again with the same one, while what
@@ -15,8 +16,15 @@ processes can share a folder, and what a dead one leaves is free for the taking.
 A new call is made under another name and renamed once it is locked and has its
 first line; no process ever sees one that is half made.
 
-Every name is looked up relative to an open folder and without following
-symbolic links.
+The lock lasts without an open file, and journals are opened only to write a few
+lines. So a live call needs a socket and its audio, and no third file.
+
+A call that is done is not deleted but emptied, and its folder kept under such
+another name, locked, for a call to come. To make and delete folders is what a
+file system is slowest at, and some get slower with each that was deleted lately.
+
+Every name is looked up relative to an open folder, and no symbolic link at its end
+is followed.
 """
 
 from __future__ import annotations
@@ -31,9 +39,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from audiohook.recording import _files
+from audiohook.recording._files import Lock
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
+
+    from audiohook.recording._files import Journals
 
 KIB: Final = 1024
 
@@ -51,18 +64,17 @@ NEW: Final = ".new-"
 PROBE: Final = ".probe-"
 
 FOLDER_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_JOURNAL_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _FALLOC_FL_KEEP_SIZE: Final = 0x01
-# Calls of one session id that are in a spool at a time.
-_NAMES_LIMIT: Final = 99
 _NAME: Final = re.compile(
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:_(?:[2-9]|[1-9][0-9]))?"
 )
-_TAKEN: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY})
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The disk as a whole refuses, not just this one file.
 _REFUSED: Final = _NO_ROOM | {errno.EIO, errno.EROFS}
+_OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syncfs = getattr(_libc, "syncfs", None)
@@ -90,12 +102,12 @@ def session_of(name: str) -> str | None:
 
 @dataclass(eq=False, slots=True)
 class CallFiles:
-    """The open files of one call; the lock lasts as long as `journal_fd`.
+    """The files of one call.
 
     Attributes:
         name: Name of the folder.
-        journal_fd: Locked.
-        audio_fd: Open for reading and writing.
+        lock: Of the journal; the call is ours for as long as it is held.
+        audio_fd: Open for reading and writing; -1 if it is closed.
         journal_bytes: Where the next line goes.
         entries_synced: Whether the names themselves are known to be on disk.
         failure: The first failed sync. The kernel tells each failure once and
@@ -103,38 +115,11 @@ class CallFiles:
     """
 
     name: str
-    journal_fd: int
+    lock: Lock
     audio_fd: int
     journal_bytes: int = 0
     entries_synced: bool = False
     failure: OSError | None = field(default=None, repr=False)
-
-    def write_lines(self, data: bytes) -> None:
-        """Append whole lines to the journal.
-
-        On an error nothing counts as written, and the next attempt overwrites
-        what little may be there; until then it is a torn last line.
-
-        Raises:
-            OSError: The disk refused.
-        """
-        write_at(self.journal_fd, data, self.journal_bytes)
-        self.journal_bytes += len(data)
-
-    def fit_audio(self, size_bytes: int) -> None:
-        """Cut off audio past `size_bytes`.
-
-        Raises:
-            OSError: The disk refused, or there is less audio than that.
-        """
-        present_bytes = self.audio_bytes()
-        if present_bytes < size_bytes:
-            raise OSError(
-                errno.ENODATA,
-                f"{present_bytes} bytes of audio are stored, not {size_bytes}",
-            )
-        if present_bytes > size_bytes:
-            os.ftruncate(self.audio_fd, size_bytes)
 
     def audio_bytes(self) -> int:
         """Return the size of the audio file."""
@@ -147,11 +132,75 @@ class CallFiles:
         self.audio_fd = -1
 
     def close(self) -> None:
-        """Close both files and so give up the lock; once is enough."""
+        """Close the audio and give up the lock; once is enough."""
         self.close_audio()
-        if self.journal_fd >= 0:
-            os.close(self.journal_fd)
-        self.journal_fd = -1
+        self.lock.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """An empty folder for a call to come, locked.
+
+    Attributes:
+        name: Its name.
+        lock: Of its journal.
+    """
+
+    name: str
+    lock: Lock
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """One thing to write for a call.
+
+    Attributes:
+        data: Whole lines for the journal.
+        fit_bytes: Where the audio is to be cut off before; ``None`` for nowhere.
+        failure: Why it was not done.
+    """
+
+    data: bytes
+    fit_bytes: int | None = None
+    failure: OSError | None = None
+
+
+def write_steps(
+    journals: Journals, calls: Collection[tuple[CallFiles, list[Step]]]
+) -> None:
+    """Append to journals, and cut audio off, as far as the disk lets us.
+
+    On an error nothing of that step counts as written, and the next attempt
+    overwrites what little may be there; until then it is a torn last line. If the
+    first step of a call fails then all of them do.
+
+    Args:
+        journals: What writes them.
+        calls: Files and steps, in order.
+    """
+    entries = [
+        (
+            files.name.encode(),
+            files.audio_fd,
+            files.journal_bytes,
+            [(step.fit_bytes, step.data) for step in steps],
+        )
+        for files, steps in calls
+    ]
+    done = journals.append_all(entries)
+    for (files, steps), (journal_bytes, codes) in zip(calls, done, strict=True):
+        files.journal_bytes = journal_bytes
+        for step, code in zip(steps, codes, strict=True):
+            step.failure = _step_error(files, step, code)
+
+
+def _step_error(files: CallFiles, step: Step, code: int) -> OSError | None:
+    if code == errno.ENODATA and step.fit_bytes is not None:
+        return OSError(
+            code,
+            f"{files.audio_bytes()} bytes of audio are stored, not {step.fit_bytes}",
+        )
+    return OSError(code, os.strerror(code)) if code else None
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:
@@ -205,55 +254,102 @@ def try_writing(spool_fd: int) -> None:
         os.unlink(name, dir_fd=spool_fd)
 
 
-def create(spool_fd: int, session_id: str, first_line: bytes) -> CallFiles:
-    """Make the folder and files of a call, locked, with its first line.
+def locks_last(spool_fd: int) -> bool:
+    """Tell whether a lock is kept here once its file is closed, see `Lock`.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    name = f"{PROBE}{secrets.token_hex(8)}"
+    lock = Lock(_open_locked(name, CREATE_FLAGS, spool_fd))
+    try:
+        lock.map()
+        if lock.fd >= 0:
+            return False
+        try:
+            os.close(_open_locked(name, os.O_RDWR | os.O_CLOEXEC, spool_fd))
+        except BlockingIOError:
+            return True
+        return False
+    finally:
+        lock.close()
+        os.unlink(name, dir_fd=spool_fd)
+
+
+def _open_locked(name: str, flags: int, folder_fd: int) -> int:
+    fd = os.open(name, flags, 0o600, dir_fd=folder_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def create(
+    spool_fd: int,
+    requests: Collection[tuple[str, bytes]],
+    spares: list[Spare],
+    *,
+    keep_files: bool = False,
+) -> list[CallFiles | OSError]:
+    """Make folders and files of calls, locked, with their first lines.
 
     Args:
         spool_fd: The spool's folder.
-        session_id: What the folder is named after.
-        first_line: What the journal begins with.
+        requests: Of each its session id, after which the folder is named, and what
+            the journal begins with. They had better be few at a time.
+        spares: Empty folders, which are used up.
+        keep_files: Whether locks need open files here, see `locks_last`.
 
-    Raises:
-        OSError: The disk refused, or there are too many calls of that session.
+    Returns:
+        Of each its files, or what was said: that the disk refused, or that there
+        are too many calls of that session. It ends early where the next would fare
+        no better.
     """
-    new = f"{NEW}{secrets.token_hex(8)}"
-    os.mkdir(new, 0o700, dir_fd=spool_fd)
-    with contextlib.ExitStack() as undo:
-        undo.callback(clear_folder, spool_fd, new)
-        folder_fd = os.open(new, FOLDER_FLAGS, dir_fd=spool_fd)
-        try:
-            files = _create_files(folder_fd, new, undo)
-        finally:
-            os.close(folder_fd)
-        reserve(files.journal_fd, len(first_line) + JOURNAL_ROOM_BYTES)
-        files.write_lines(first_line)
-        files.name = _give_name(spool_fd, new, session_id)
-        undo.pop_all()
-    return files
+    wanted = []
+    taken: list[Spare | None] = []
+    for session_id, line in requests:
+        spare = spares.pop() if spares else None
+        taken.append(spare)
+        wanted.append(
+            (
+                session_id.encode(),
+                line,
+                f"{NEW}{secrets.token_hex(8)}".encode(),
+                None if spare is None else spare.name.encode(),
+            )
+        )
+    made = _files.create_all(
+        spool_fd, wanted, journal_room_bytes=JOURNAL_ROOM_BYTES, keep_file=keep_files
+    )
+    # Those for which it was not even tried are as good as before.
+    spares.extend(spare for spare in taken[len(made) :] if spare is not None)
+    return [
+        _made_files(request, spare, each)
+        for request, spare, each in zip(requests, taken, made, strict=False)
+    ]
 
 
-def _give_name(spool_fd: int, new: str, session_id: str) -> str:
-    """Rename a new call's folder to the first name that is free."""
-    number = 1
-    while True:
-        name = session_id if number == 1 else f"{session_id}_{number}"
-        try:
-            os.rename(new, name, src_dir_fd=spool_fd, dst_dir_fd=spool_fd)
-        except OSError as exc:
-            if exc.errno not in _TAKEN or number == _NAMES_LIMIT:
-                raise
-            number += 1
-        else:
-            return name
-
-
-def _create_files(folder_fd: int, name: str, undo: contextlib.ExitStack) -> CallFiles:
-    journal_fd = os.open(JOURNAL, CREATE_FLAGS, 0o600, dir_fd=folder_fd)
-    files = CallFiles(name, journal_fd, -1)
-    undo.callback(files.close)
-    fcntl.flock(journal_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    files.audio_fd = os.open(AUDIO, CREATE_FLAGS, 0o600, dir_fd=folder_fd)
-    return files
+def _made_files(
+    request: tuple[str, bytes],
+    spare: Spare | None,
+    made: tuple[int, int, int, Lock | None],
+) -> CallFiles | OSError:
+    session_id, line = request
+    code, number, audio_fd, lock = made
+    if code or lock is not None:
+        # Whoever looks for leftovers clears it away.
+        if spare is not None:
+            spare.lock.close()
+    else:
+        assert spare is not None
+        lock = spare.lock
+    if code:
+        return OSError(code, os.strerror(code))
+    assert lock is not None
+    name = session_id if number == 1 else f"{session_id}_{number}"
+    return CallFiles(name, lock, audio_fd, journal_bytes=len(line))
 
 
 def reserve(fd: int, size_bytes: int) -> None:
@@ -283,6 +379,32 @@ def drop_audio(spool_fd: int, name: str) -> None:
             os.unlink(AUDIO, dir_fd=folder_fd)
     finally:
         os.close(folder_fd)
+
+
+def make_spare(spool_fd: int, files: CallFiles) -> Spare:
+    """Empty the files of a call that is locked by us, and keep its folder as a spare.
+
+    The journal goes after the audio, so that a removal that was cut short still
+    says that it was one.
+
+    Returns:
+        The spare, which has the lock from now on.
+
+    Raises:
+        OSError: The disk refused, or the folder holds something else; the files are
+            still there.
+    """
+    new = files.name
+    if not new.startswith(NEW):
+        new = f"{NEW}{secrets.token_hex(8)}"
+    code = _files.empty_folder(
+        spool_fd, files.name.encode(), files.audio_fd, new.encode()
+    )
+    if code:
+        raise OSError(code, os.strerror(code))
+    files.close_audio()
+    lock, files.lock = files.lock, Lock()
+    return Spare(new, lock)
 
 
 def remove(spool_fd: int, files: CallFiles) -> None:
@@ -344,20 +466,30 @@ class Syncer:
     def sync(self, calls: Collection[CallFiles]) -> None:
         """Sync audio, journals and names; a call that fails has `failure` set."""
         waiting = [call for call in calls if call.failure is None]
-        if len(waiting) >= SYNCFS_FROM and self._syncfs is not None:
-            if self._syncfs(self._fd) == 0:
-                for call in waiting:
-                    call.entries_synced = True
-                return
-            self._syncfs = None
+        if len(waiting) >= SYNCFS_FROM and self._sync_all(waiting):
+            return
         new = [call for call in waiting if not call.entries_synced]
         for call in waiting:
             try:
                 self._sync_call(call)
             except OSError as exc:
+                # Without a file left to open one journal, all can still be synced.
+                if exc.errno in _OUT_OF_FILES and self._sync_all(waiting):
+                    return
                 call.failure = exc
         if new:
             self._sync_names(new)
+
+    def _sync_all(self, calls: Collection[CallFiles]) -> bool:
+        """Sync the file system; whether that can be, and has gone well."""
+        if self._syncfs is None:
+            return False
+        if self._syncfs(self._fd) != 0:
+            self._syncfs = None
+            return False
+        for call in calls:
+            call.entries_synced = True
+        return True
 
     def close(self) -> None:
         """Close the folder."""
@@ -366,13 +498,18 @@ class Syncer:
     def _sync_call(self, call: CallFiles) -> None:
         if call.audio_fd >= 0:
             os.fdatasync(call.audio_fd)
-        os.fdatasync(call.journal_fd)
+        # What the kernel could not write, and nobody has been told of, it tells to
+        # whoever opens the file afterwards. Source: Linux, lib/errseq.c.
+        self._sync_entry(os.fdatasync, f"{call.name}/{JOURNAL}", _JOURNAL_FLAGS)
         if not call.entries_synced:
-            folder_fd = os.open(call.name, FOLDER_FLAGS, dir_fd=self._fd)
-            try:
-                os.fsync(folder_fd)
-            finally:
-                os.close(folder_fd)
+            self._sync_entry(os.fsync, call.name, FOLDER_FLAGS)
+
+    def _sync_entry(self, sync: Callable[[int], None], name: str, flags: int) -> None:
+        fd = os.open(name, flags, dir_fd=self._fd)
+        try:
+            sync(fd)
+        finally:
+            os.close(fd)
 
     def _sync_names(self, calls: Collection[CallFiles]) -> None:
         try:

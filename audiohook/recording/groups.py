@@ -7,7 +7,7 @@ happens, and is settled on Trio's side again. So nothing here needs a lock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -18,8 +18,12 @@ from audiohook.recording.journal import encode
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from audiohook.recording._files import Journals
     from audiohook.recording.journal import Fact, Opened
     from audiohook.recording.spooled import SpooledCall
+
+# Calls that are created in one go. Whether somebody still waits is looked at between.
+_CREATED_AT_ONCE: Final = 64
 
 
 def encode_all(facts: Iterable[Fact]) -> bytes:
@@ -97,9 +101,8 @@ class Commit(Ticket):
     Attributes:
         call: Whose they are.
         facts: They.
-        data: The same as lines.
-        fit_bytes: Where the audio is to be cut off, ``None`` for nowhere.
-        failure: Why they were not written.
+        step: The same as lines, and where the audio is to be cut off before. No line
+            is written if that fails.
     """
 
     def __init__(
@@ -108,18 +111,7 @@ class Commit(Ticket):
         super().__init__()
         self.call = call
         self.facts = facts
-        self.data = encode_all(facts)
-        self.fit_bytes = fit_bytes
-        self.failure: OSError | None = None
-
-    def write(self, files: disk.CallFiles) -> None:
-        """Cut the audio and write the lines; no line is written if that fails."""
-        try:
-            if self.fit_bytes is not None:
-                files.fit_audio(self.fit_bytes)
-            files.write_lines(self.data)
-        except OSError as exc:
-            self.failure = exc
+        self.step = disk.Step(encode_all(facts), fit_bytes)
 
 
 @dataclass(eq=False, slots=True)
@@ -129,28 +121,64 @@ class Lines:
     Attributes:
         call: Whose it is.
         files: Where it goes.
-        data: Lines that nobody waits for.
+        step: Lines that nobody waits for. If they cannot be written, nothing else is.
         commits: Lines that somebody waits for; they come after.
-        failure: Why `data` was not written, and so nothing else either.
     """
 
     call: SpooledCall
     files: disk.CallFiles
-    data: bytes
+    step: disk.Step
     commits: list[Commit] = field(default_factory=list)
-    failure: OSError | None = None
 
-    def write(self) -> None:
-        """Write all of it, as far as the disk lets us."""
+    def steps(self) -> list[disk.Step]:
+        """Return all that is to be written, in order."""
+        return [self.step, *(commit.step for commit in self.commits)]
+
+
+class Removal(Ticket):
+    """A call is to leave the spool.
+
+    Attributes:
+        call: It.
+        files: Its files, which stay open until it is done.
+        spare: What was made of its folder, if anything.
+        failure: Why it was not done.
+    """
+
+    def __init__(self, call: SpooledCall) -> None:
+        super().__init__()
+        self.call = call
+        self.files = call.hold()
+        self.spare: disk.Spare | None = None
+        self.failure: OSError | None = None
+
+    def run(self, spool_fd: int, *, keep: bool) -> None:
+        """Do it; blocks.
+
+        Args:
+            spool_fd: The spool's folder.
+            keep: Whether its folder is to become a spare.
+        """
         try:
-            self.files.write_lines(self.data)
+            self.spare = clear(spool_fd, self.files, keep=keep)
         except OSError as exc:
             self.failure = exc
-        for commit in self.commits:
-            if self.failure is None:
-                commit.write(self.files)
-            else:
-                commit.failure = self.failure
+
+
+def clear(spool_fd: int, files: disk.CallFiles, *, keep: bool) -> disk.Spare | None:
+    """Make a spare of a call's folder, or delete it.
+
+    Raises:
+        OSError: The disk refused.
+    """
+    if keep:
+        try:
+            return disk.make_spare(spool_fd, files)
+        except OSError:
+            # It is to go nevertheless.
+            pass
+    disk.remove(spool_fd, files)
+    return None
 
 
 @dataclass(eq=False, slots=True)
@@ -159,9 +187,13 @@ class Group:
 
     Attributes:
         spool_fd: The spool's folder.
+        journals: What writes lines.
+        keep_files: Whether locks need open files.
         low_water_bytes: Free room below which no call is created.
         refusal: Why the disk takes no new calls, as was known and as is known.
         creations: Calls to create.
+        spares: Folders for them. What is left of them is not used up.
+        spares_wanted: How many more may be made.
         lines: Lines to write.
         orphans: Calls to remove that nobody has come to know.
         waiting: Who waits for the group as such.
@@ -169,9 +201,13 @@ class Group:
     """
 
     spool_fd: int
+    journals: Journals
+    keep_files: bool
     low_water_bytes: int
     refusal: OSError | None
     creations: list[Creation]
+    spares: list[disk.Spare]
+    spares_wanted: int
     lines: list[Lines]
     orphans: list[disk.CallFiles]
     waiting: list[Ticket]
@@ -181,20 +217,31 @@ class Group:
         """Do it; blocks. What went wrong is noted with each item."""
         for files in self.orphans:
             self._remove(files)
-        for lines in self.lines:
-            lines.write()
+        if self.lines:
+            disk.write_steps(
+                self.journals, [(lines.files, lines.steps()) for lines in self.lines]
+            )
         self._measure()
-        for creation in self.creations:
+        for begin in range(0, len(self.creations), _CREATED_AT_ONCE):
             # Looked at here, since a storm may take longer than some will wait.
-            if not creation.abandoned:
-                creation.failure = self._refuse() or self._create(creation)
+            self._create(
+                [
+                    creation
+                    for creation in self.creations[begin : begin + _CREATED_AT_ONCE]
+                    if not creation.abandoned
+                ]
+            )
 
     def _remove(self, files: disk.CallFiles) -> None:
         try:
-            disk.remove(self.spool_fd, files)
+            spare = clear(self.spool_fd, files, keep=self.spares_wanted > 0)
         except OSError as exc:
             # The next look for leftovers finds it.
             self.refusal = self.refusal or exc
+        else:
+            if spare is not None:
+                self.spares.append(spare)
+                self.spares_wanted -= 1
 
     def _measure(self) -> None:
         """Measure the free room, and try again a disk that refused."""
@@ -217,12 +264,30 @@ class Group:
             )
         return None
 
-    def _create(self, creation: Creation) -> SpoolError | None:
-        session_id = creation.opened.session_id
-        try:
-            creation.files = disk.create(self.spool_fd, session_id, creation.line)
-        except OSError as exc:
-            if disk.is_refusal(exc):
-                self.refusal = exc
-            return spool_error(f"call {session_id} cannot be created", exc)
-        return None
+    def _create(self, creations: list[Creation]) -> None:
+        while creations:
+            refusal = self._refuse()
+            if refusal is not None:
+                for creation in creations:
+                    creation.failure = refusal
+                return
+            made = disk.create(
+                self.spool_fd,
+                [(each.opened.session_id, each.line) for each in creations],
+                self.spares,
+                keep_files=self.keep_files,
+            )
+            for creation, files in zip(creations, made, strict=False):
+                self._note_created(creation, files)
+            creations = creations[len(made) :]
+
+    def _note_created(
+        self, creation: Creation, files: disk.CallFiles | OSError
+    ) -> None:
+        if isinstance(files, OSError):
+            if disk.is_refusal(files):
+                self.refusal = files
+            name = creation.opened.session_id
+            creation.failure = spool_error(f"call {name} cannot be created", files)
+        else:
+            creation.files = files

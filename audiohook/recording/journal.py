@@ -246,6 +246,7 @@ class Planned:
         layout: How channels are laid out.
         gaps: What becomes of gaps.
         keep_raw: Whether the audio as received is stored too.
+        keep_peaks: Whether what a waveform is drawn from is stored too.
     """
 
     name: str
@@ -254,6 +255,7 @@ class Planned:
     layout: Layout
     gaps: Gaps
     keep_raw: bool
+    keep_peaks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,6 +432,9 @@ def _read_planned(fields: Fields) -> Planned:
         layout=Layout(fields.text("layout")),
         gaps=Gaps(fields.text("gaps")),
         keep_raw=fields.flag("keep_raw"),
+        # Calls of versions that knew of none have none.
+        keep_peaks=fields.anything("keep_peaks") is not None
+        and fields.flag("keep_peaks"),
     )
 
 

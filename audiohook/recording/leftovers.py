@@ -1,9 +1,10 @@
 """What earlier processes left in the spool: which of it is calls, and the rest.
 
-A leftover is one of four things: a call that nobody holds any more, which is
+A leftover is one of five things: a call that nobody holds any more, which is
 locked and handed over; a call that another process holds, which is its own
 business; the remains of a call that never was or is already done, which are
-removed; or nonsense, which is moved to the folder ``aside`` together with the
+removed; an empty folder that was kept for a call to come, which is kept again; or
+nonsense, which is moved to the folder ``aside`` together with the
 reason, for a person to look at. Nothing that holds audio is ever deleted here,
 unless the journal says that the store has all of it.
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from audiohook.recording import disk, journal
+from audiohook.recording._files import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,9 +38,9 @@ JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * disk.KIB
 # Seconds for which something half made is left alone; its maker may be at it.
 PATIENCE: Final = 60.0
 
-# The index of recordings, and the file system's own folder, if the spool is a disk
-# of its own.
-_NOT_OURS: Final = frozenset({ASIDE, ".index", "lost+found"})
+# The index of recordings, the outbox of notifications, and the file system's own
+# folder, if the spool is a disk of its own.
+_NOT_OURS: Final = frozenset({ASIDE, ".index", ".notify", "lost+found"})
 
 # O_NONBLOCK: a pipe that somebody put there must not hang the start.
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -55,6 +57,7 @@ class _NonsenseError(Exception):
 class _Verdict(enum.Enum):
     LEAVE = enum.auto()
     REMOVE = enum.auto()
+    KEEP = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,13 @@ class Findings:
         calls: Calls to finish.
         aside: Names and reasons of what was moved aside.
         unreachable: Names and reasons of what had to stay where it was.
+        spares: Empty folders for calls to come.
     """
 
     calls: list[Leftover] = field(default_factory=list)
     aside: list[tuple[str, str]] = field(default_factory=list)
     unreachable: list[tuple[str, str]] = field(default_factory=list)
+    spares: list[disk.Spare] = field(default_factory=list)
 
 
 def find(
@@ -96,6 +101,9 @@ def find(
     limit: int,
     delivered_limit: int,
     passed_over: dict[str, bool],
+    *,
+    spares_limit: int = 0,
+    keep_files: bool = False,
 ) -> Findings:
     """Look for calls that nobody holds, and lock them.
 
@@ -104,17 +112,20 @@ def find(
     Args:
         spool_fd: The spool's folder.
         held: Names not to look at, since this process holds them.
-        limit: No more calls to be stored than this; each keeps two files open.
+        limit: No more calls to be stored than this; each keeps a file open.
         delivered_limit: No more calls than this that only wait for transcripts.
         passed_over: Calls for which there was no room, and whether they only wait
             for transcripts. It is kept from one look to the next, as a long queue
             of a kind that is not wanted would have to be read each time.
+        spares_limit: No more empty folders than this are kept.
+        keep_files: Whether locks need open files here.
 
     Raises:
         OSError: The spool itself cannot be listed.
     """
     findings = Findings()
-    search = _Search({False: limit, True: delivered_limit}, passed_over)
+    room = {False: limit, True: delivered_limit}
+    search = _Search(room, passed_over, keep_files=keep_files)
     names = _oldest_first(spool_fd)
     for name in passed_over.keys() - set(names):
         del passed_over[name]
@@ -125,7 +136,9 @@ def find(
             continue
         try:
             call = _look(spool_fd, name)
-            if call is not None and search.wants(call):
+            if isinstance(call, disk.CallFiles):
+                _keep_or_remove(spool_fd, call, findings, spares_limit)
+            elif call is not None and search.wants(call):
                 findings.calls.append(call)
         except _NonsenseError as exc:
             _put_away(spool_fd, name, str(exc), findings)
@@ -143,10 +156,12 @@ class _Search:
     Attributes:
         room: How many more calls are wanted, by whether they are delivered.
         passed_over: See `find`.
+        keep_files: See `find`.
     """
 
     room: dict[bool, int]
     passed_over: dict[str, bool]
+    keep_files: bool
 
     def passes_over(self, name: str) -> bool:
         """Tell whether a call is known to be of a kind that is not wanted."""
@@ -159,10 +174,29 @@ class _Search:
         if self.room[delivered]:
             self.room[delivered] -= 1
             self.passed_over.pop(call.files.name, None)
+            if not self.keep_files:
+                call.files.lock.map()
             return True
         self.passed_over[call.files.name] = delivered
         call.files.close()
         return False
+
+
+def _keep_or_remove(
+    spool_fd: int, files: disk.CallFiles, findings: Findings, spares_limit: int
+) -> None:
+    """Deal with an empty folder that we have locked."""
+    if len(findings.spares) < spares_limit:
+        try:
+            spare = disk.make_spare(spool_fd, files)
+        except OSError:
+            # There is something else in it, or it cannot be emptied.
+            pass
+        else:
+            spare.lock.map()
+            findings.spares.append(spare)
+            return
+    disk.remove(spool_fd, files)
 
 
 def _oldest_first(spool_fd: int) -> list[str]:
@@ -188,8 +222,11 @@ def _text_of(exc: OSError) -> str:
     return exc.strerror or type(exc).__name__
 
 
-def _look(spool_fd: int, name: str) -> Leftover | None:
+def _look(spool_fd: int, name: str) -> Leftover | disk.CallFiles | None:
     """Judge one entry; lock it if it is a call, clear it away if it is none.
+
+    Returns:
+        A call, or the files of an empty folder that was kept for one.
 
     Raises:
         _NonsenseError: It belongs aside.
@@ -198,13 +235,13 @@ def _look(spool_fd: int, name: str) -> Leftover | None:
     if name.startswith(disk.PROBE):
         _clear_probe(spool_fd, name)
         return None
-    unfinished = name.startswith(disk.NEW)
+    files = disk.CallFiles(name, Lock(), -1)
+    unfinished = _is_unfinished(files)
     if not unfinished and disk.session_of(name) is None:
         raise _NonsenseError("the name is not a session id")
     folder_fd = _open_entry(name, disk.FOLDER_FLAGS, spool_fd)
     if folder_fd is None:
         return None
-    files = disk.CallFiles(name, -1, -1)
     with contextlib.ExitStack() as closing:
         closing.callback(files.close)
         closing.callback(os.close, folder_fd)
@@ -215,11 +252,11 @@ def _look(spool_fd: int, name: str) -> Leftover | None:
             found = _compare(found, unfinished=unfinished)
         if found is _Verdict.REMOVE:
             disk.clear_folder(spool_fd, name, files)
-        if not isinstance(found, Leftover):
+        if found is _Verdict.REMOVE or found is _Verdict.LEAVE:
             return None
         closing.pop_all()
     os.close(folder_fd)
-    return found
+    return found if isinstance(found, Leftover) else files
 
 
 def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
@@ -229,7 +266,7 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
         if _is_bare(folder_fd):
             return _Verdict.REMOVE
         raise _NonsenseError("there is no journal")
-    files.journal_fd = journal_fd
+    files.lock = Lock(journal_fd)
     if not _lock(journal_fd):
         return _Verdict.LEAVE
     audio_fd = _open_entry(disk.AUDIO, _OPEN_FLAGS, folder_fd)
@@ -238,9 +275,12 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
     if record is None:
         # Killed before the first line was whole: `opened` was never sent.
         if audio_fd is None or files.audio_bytes() == 0:
-            return _Verdict.REMOVE
+            return _Verdict.KEEP if _is_unfinished(files) else _Verdict.REMOVE
         raise _NonsenseError("there is audio, but the journal has no first line")
     if record.done:
+        # A folder that is used again may, when the power is cut, have the journal of
+        # the call before beside the audio of the call after.
+        _check_session(files, record)
         return _Verdict.REMOVE
     if record.delivered:
         return _delivered(folder_fd, files, record)
@@ -257,7 +297,7 @@ def _delivered(
     files.close_audio()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(disk.AUDIO, dir_fd=folder_fd)
-    return Leftover(files, record, 0, os.fstat(files.journal_fd).st_mtime)
+    return Leftover(files, record, 0, os.fstat(files.lock.fd).st_mtime)
 
 
 def _compare(call: Leftover, *, unfinished: bool) -> Leftover | _Verdict:
@@ -265,16 +305,25 @@ def _compare(call: Leftover, *, unfinished: bool) -> Leftover | _Verdict:
     if unfinished:
         # It was not handed to anybody before it got its own name.
         if call.audio_bytes == 0:
-            return _Verdict.REMOVE
+            return _Verdict.KEEP
         raise _NonsenseError("a call that was never finished being made has audio")
-    if call.record.opened.session_id != disk.session_of(call.files.name):
-        raise _NonsenseError("the journal is that of another session")
+    _check_session(call.files, call.record)
     return call
+
+
+def _is_unfinished(files: disk.CallFiles) -> bool:
+    return files.name.startswith(disk.NEW)
+
+
+def _check_session(files: disk.CallFiles, record: journal.CallRecord) -> None:
+    name = files.name
+    if not _is_unfinished(files) and record.opened.session_id != disk.session_of(name):
+        raise _NonsenseError("the journal is that of another session")
 
 
 def _read_record(files: disk.CallFiles) -> journal.CallRecord | None:
     """Replay the journal, and cut off a torn last line."""
-    fd = files.journal_fd
+    fd = files.lock.fd
     size_bytes = os.fstat(fd).st_size
     if size_bytes > JOURNAL_LIMIT_BYTES:
         raise _NonsenseError(f"the journal is {size_bytes} bytes long")

@@ -6,17 +6,23 @@ grows with the length of a call, and an upload can begin anywhere in it.
 
 from __future__ import annotations
 
+import threading
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from audiohook import _ulaw
 from audiohook.errors import SpoolError
+from audiohook.recording._peaks import Peaks
 from audiohook.recording.wav import Encoding, header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from audiohook.protocol.timeline import Run, Timeline
+
+
+# What is read at a time of a file that is only to be summed up.
+_STRETCH_FRAMES: Final = 256 * 1024
 
 
 class Layout(StrEnum):
@@ -84,6 +90,8 @@ class Rendering:
         "_frames",
         "_header",
         "_layout",
+        "_peaks",
+        "_peaks_lock",
         "_size",
         "_stored",
         "_timeline",
@@ -117,12 +125,14 @@ class Rendering:
         self._stored = audio.size_bytes // channels
         self._timeline = timeline.clamped(self._stored)
         self._frames = self._timeline.total_samples(self._stored, cut=self._cut)
-        file_channels = channels if layout is Layout.STEREO else 1
+        file_channels = self._file_channels
         self._frame_bytes = file_channels * encoding.sample_bytes
         self._data_bytes = self._frames * self._frame_bytes
         self._header = header(encoding, file_channels, self._frames)
         # Chunks have an even length; the pad byte is not part of the samples.
         self._size = len(self._header) + self._data_bytes + self._data_bytes % 2
+        self._peaks: Peaks | None = None
+        self._peaks_lock = threading.Lock()
 
     @property
     def size_bytes(self) -> int:
@@ -167,12 +177,82 @@ class Rendering:
         # One part alone, as is the rule within a file, is not copied here.
         return b"".join(parts)
 
+    # Summing up
+
+    def sum_up(self) -> None:
+        """From now on, sum up in passing what is read of the file from its start on."""
+        self._peaks = self._peaks or Peaks(self._file_channels)
+
+    def peaks(self) -> bytes:
+        """Make the file that the waveform is drawn from. It blocks.
+
+        Since `sum_up`, whatever was read in order is done; the rest is read now.
+
+        Returns:
+            What `audiohook.recording._peaks.Peaks.dat` describes.
+
+        Raises:
+            SpoolError: The audio has become shorter than it was.
+        """
+        self.sum_up()
+        peaks = self._peaks
+        assert peaks is not None
+        while (first := peaks.frames) < self._frames:
+            count = min(_STRETCH_FRAMES, self._frames - first)
+            here = first
+            runs = self._timeline.runs(self._stored, first, count, cut=self._cut)
+            for run in runs:
+                self._render(run, here)
+                here += run.length_samples
+        with self._peaks_lock:
+            return peaks.dat()
+
+    def _sum_up(self, samples: bytes | None, here: int, frames: int) -> None:
+        """Take in what follows to what was taken in before, and nothing else.
+
+        Args:
+            samples: As received if they are plain, else as in the file; None if it
+                is silence.
+            here: Frame of the file with which they begin.
+            frames: How many there are.
+        """
+        peaks = self._peaks
+        if peaks is None:
+            return
+        # Several threads may read; one part of the file may be read twice.
+        with self._peaks_lock:
+            known = peaks.frames - here
+            if not 0 <= known < frames:
+                return
+            if samples is None:
+                peaks.add_silence(frames - known)
+                return
+            fresh = memoryview(samples)[known * len(samples) // frames :]
+            if self._is_plain or self._encoding is Encoding.ULAW:
+                peaks.add_ulaw(fresh)
+            else:
+                peaks.add_pcm16(fresh)
+
+    # Samples
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether samples are in the file in the order in which they came."""
+        return self._channels == 1 or self._layout is Layout.STEREO
+
+    @property
+    def _file_channels(self) -> int:
+        return self._channels if self._layout is Layout.STEREO else 1
+
     def _samples(self, start: int, end: int) -> list[bytes]:
         """Make the bytes from ``start`` to ``end`` of the samples, in pieces."""
         first, skipped = divmod(start, self._frame_bytes)
         count = -(-end // self._frame_bytes) - first
         runs = self._timeline.runs(self._stored, first, count, cut=self._cut)
-        parts = [self._render(run) for run in runs]
+        parts, here = [], first
+        for run in runs:
+            parts.append(self._render(run, here))
+            here += run.length_samples
         # Cut off the other bytes of a first and last frame wanted only in part; the
         # end first, as both may be the same.
         surplus = (first + count) * self._frame_bytes - end
@@ -182,9 +262,15 @@ class Rendering:
             parts[0] = parts[0][skipped:]
         return parts
 
-    def _render(self, run: Run) -> bytes:
-        """Make the samples of one run, as they stand in the file."""
+    def _render(self, run: Run, here: int) -> bytes:
+        """Make the samples of one run, as they stand in the file.
+
+        Args:
+            run: Where they come from.
+            here: Frame of the file with which it begins.
+        """
         if run.offset_samples is None:
+            self._sum_up(None, here, run.length_samples)
             silence = b"\0" if self._encoding is Encoding.PCM16 else b"\xff"
             return silence * (run.length_samples * self._frame_bytes)
         offset = run.offset_samples * self._channels
@@ -194,12 +280,14 @@ class Rendering:
             raise SpoolError(
                 f"the audio ends at byte {offset + len(raw)}, short of {offset + length}"
             )
-        return self._convert(raw)
+        samples = self._convert(raw)
+        self._sum_up(raw if self._is_plain else samples, here, run.length_samples)
+        return samples
 
     def _convert(self, raw: bytes) -> bytes:
         """Turn audio as received into audio as it stands in the file."""
         linear = self._encoding is Encoding.PCM16
-        if self._channels == 1 or self._layout is Layout.STEREO:
+        if self._is_plain:
             return _ulaw.decode(raw) if linear else raw
         if self._channel is None:
             return _ulaw.mix(raw) if linear else _ulaw.mix_ulaw(raw)

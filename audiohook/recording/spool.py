@@ -4,12 +4,14 @@ All file work is done in threads, and in groups: whatever calls ask for while on
 group is at work makes up the next. So three thousand calls that begin, or end,
 at one instant cost two or three hops between threads, not three thousand.
 
-There are two lanes, so that no call waits to begin while others are brought to
-the disk: one creates calls and writes lines, the other syncs.
+There are three lanes, so that no call waits to begin while others are brought to
+the disk, or removed: one creates calls and writes lines, one syncs, one removes.
 """
 
 from __future__ import annotations
 
+import errno
+import functools
 import math
 import os
 import time
@@ -21,11 +23,13 @@ import trio
 
 from audiohook.errors import SpoolError
 from audiohook.recording import disk, leftovers
+from audiohook.recording._files import Journals
 from audiohook.recording.groups import (
     Commit,
     Creation,
     Group,
     Lines,
+    Removal,
     Ticket,
     encode_all,
     reason_of,
@@ -54,10 +58,15 @@ _FRESH: Final = 1.0
 _SYNC_INTERVAL: Final = 5.0
 # How long the last lines may take when the spool stops.
 _STOP_PATIENCE: Final = 10.0
-# Removals and looks for leftovers at a time.
+# Other work in threads at a time: removals, and looks for leftovers.
 _ERRANDS: Final = 2
-# Each leftover that is handed out keeps two files open.
+# Each leftover that is handed out keeps a file open.
 _ADOPT_LIMIT: Final = 1000
+# Folders of calls that are done, for calls to come; each takes 4 KiB on most disks.
+# As many as may begin in an instant.
+_SPARES: Final = 4096
+# Calls that are removed in one go.
+_REMOVED_AT_ONCE: Final = 64
 
 _STOPPED: Final = "the spool is not running"
 
@@ -93,6 +102,7 @@ class Spool:
         low_water_bytes: Free room on its disk below which no call is created.
         sync_interval: Seconds after which the audio of live calls is sent on its
             way to the disk again; `math.inf` leaves that to the kernel.
+        spares: Most empty folders that are kept for calls to come.
         log: For what an operator must see.
     """
 
@@ -102,6 +112,7 @@ class Spool:
         *,
         low_water_bytes: int,
         sync_interval: float = _SYNC_INTERVAL,
+        spares: int = _SPARES,
         log: FilteringBoundLogger | None = None,
     ) -> None:
         self._folder = folder
@@ -110,6 +121,11 @@ class Spool:
         self._log: FilteringBoundLogger = log or structlog.get_logger("audiohook.spool")
         self._running = False
         self._spool_fd = -1
+        self._journals: Journals | None = None
+        # Whether this disk forgets locks whose files are closed.
+        self._keep_files = False
+        self._spares_limit = spares
+        self._spares: list[disk.Spare] = []
         self._calls: dict[str, SpooledCall] = {}
         self._live: dict[str, SpooledCall] = {}
         # Each lane is one task that waits for one thread at a time.
@@ -125,6 +141,9 @@ class Spool:
         self._waiting: list[Ticket] = []
         self._stuck = False
         self._refusal: OSError | None = None
+        # The removing lane.
+        self._removals: list[Removal] = []
+        self._removal_work = trio.Event()
         # The syncing lane.
         self._sync_work = trio.Event()
         self._unsynced: list[Commit] = []
@@ -189,6 +208,7 @@ class Spool:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write_groups)
+                nursery.start_soon(self._remove_groups)
                 nursery.start_soon(self._sync_groups, syncers[0])
                 nursery.start_soon(self._sync_live_calls, syncers[1])
                 task_status.started()
@@ -292,11 +312,11 @@ class Spool:
         the folder ``aside`` in the spool.
 
         Args:
-            limit: At most so many that are to be stored, since each keeps two
-                files open. If as many came, there may be more: ask again when
-                these are finished.
+            limit: At most so many that are to be stored, since each keeps a file
+                open. If as many came, there may be more: ask again when these are
+                finished.
             delivered_limit: The same for calls that are stored and only wait for
-                their transcripts; each keeps one file open.
+                their transcripts.
 
         Returns:
             Sealed calls.
@@ -309,17 +329,21 @@ class Spool:
         try:
             async with self._looking:
                 self._check_running()
-                findings = await trio.to_thread.run_sync(
+                held = {*self._calls, *(spare.name for spare in self._spares)}
+                look = functools.partial(
                     leftovers.find,
                     self._spool_fd,
-                    frozenset(self._calls),
+                    held,
                     limit,
                     delivered_limit,
                     self._passed_over,
-                    limiter=self._errands,
+                    spares_limit=self._spares_wanted,
+                    keep_files=self._keep_files,
                 )
+                findings = await trio.to_thread.run_sync(look, limiter=self._errands)
         except OSError as exc:
             raise spool_error(f"{self._folder} cannot be listed", exc) from exc
+        self._keep_spares(findings.spares)
         for name, reason in findings.aside:
             self._log.warning("spool_set_aside", entry=name, reason=reason)
         for name, reason in findings.unreachable:
@@ -367,23 +391,26 @@ class Spool:
     async def remove(self, call: SpooledCall) -> None:
         """Delete a call from the spool, and give it up.
 
+        Its folder may be kept, empty and under another name, for another call.
+
         Raises:
             SpoolError: The disk refused; the next look for leftovers finds what
                 remains.
 
-        *Cancellation:* The call is given up; if it was not deleted, it is found
+        *Cancellation:* The call is given up. It is deleted nevertheless, or found
         again like any leftover.
         """
         self._check(call)
         try:
-            files = await call.wait_alone()
-            await trio.to_thread.run_sync(
-                disk.remove, self._spool_fd, files, limiter=self._errands
-            )
-        except OSError as exc:
-            raise spool_error(f"{call.folder} cannot be removed", exc) from exc
+            await call.wait_alone()
+            # The spool may have stopped in the meantime.
+            self._check_running()
+            removal = Removal(call)
         finally:
             call.release()
+        self._removals.append(removal)
+        self._removal_work.set()
+        await removal.wait()
 
     async def _commit(
         self, call: SpooledCall, facts: Collection[Fact], fit_bytes: int | None
@@ -451,6 +478,18 @@ class Spool:
         self._unwritten.pop(call, None)
         self._forget_live(call)
 
+    @property
+    def _spares_wanted(self) -> int:
+        if self._keep_files:
+            return 0
+        return max(0, self._spares_limit - len(self._spares))
+
+    def _keep_spares(self, spares: Iterable[disk.Spare]) -> None:
+        self._spares += spares
+        # Several may have been at it; whoever looks for leftovers has the rest.
+        while len(self._spares) > self._spares_limit:
+            self._spares.pop().lock.close()
+
     def _forget_live(self, call: SpooledCall) -> None:
         self._live.pop(call.folder.name, None)
         # One that is not set may have somebody waiting for it.
@@ -495,12 +534,20 @@ class Spool:
         lines: dict[SpooledCall, Lines] = {}
         for call in (*self._unwritten, *(commit.call for commit in self._commits)):
             if call not in lines:
-                lines[call] = Lines(call, call.hold(), b"".join(call.pending))
+                step = disk.Step(b"".join(call.pending))
+                lines[call] = Lines(call, call.hold(), step)
                 call.pending.clear()
         for commit in self._commits:
             lines[commit.call].commits.append(commit)
+        spares_wanted = self._spares_wanted
+        spares, self._spares = self._spares, []
+        assert self._journals is not None
         group = Group(
             spool_fd=self._spool_fd,
+            journals=self._journals,
+            keep_files=self._keep_files,
+            spares=spares,
+            spares_wanted=spares_wanted,
             low_water_bytes=self._low_water_bytes,
             refusal=self._refusal,
             creations=self._creations,
@@ -523,6 +570,7 @@ class Spool:
         self._refusal = group.refusal
         self._free_bytes = group.free_bytes
         self._measured_at = trio.current_time()
+        self._keep_spares(group.spares)
         self._settle_lines(group.lines)
         for creation in group.creations:
             self._settle_creation(creation)
@@ -532,9 +580,9 @@ class Spool:
     def _settle_lines(self, groups: Iterable[Lines]) -> None:
         was_stuck, self._stuck = self._stuck, False
         for lines in groups:
-            call, failure = lines.call, lines.failure
+            call, failure = lines.call, lines.step.failure
             if failure is not None and not call.released:
-                call.pending.insert(0, lines.data)
+                call.pending.insert(0, lines.step.data)
                 self._unwritten[call] = None
                 if not (self._stuck or was_stuck):
                     self._note_fault("journal_not_written", failure)
@@ -547,9 +595,10 @@ class Spool:
 
     def _settle_written(self, commit: Commit) -> None:
         call = commit.call
-        if commit.failure is not None:
+        failure = commit.step.failure
+        if failure is not None:
             self._faults += 1
-            error = spool_error(f"journal of call {call.folder.name}", commit.failure)
+            error = spool_error(f"journal of call {call.folder.name}", failure)
             self._settle_commit(commit, error)
             return
         for fact in commit.facts:
@@ -578,6 +627,36 @@ class Spool:
         self._live_some.set()
         creation.call = call
         creation.settle()
+
+    # The removing lane
+
+    async def _remove_groups(self) -> None:
+        while True:
+            await self._removal_work.wait()
+            group = self._removals[:_REMOVED_AT_ONCE]
+            del self._removals[:_REMOVED_AT_ONCE]
+            if not self._removals:
+                self._removal_work = trio.Event()
+            with trio.move_on_after(_STOP_PATIENCE, shield=True):
+                await trio.to_thread.run_sync(
+                    _remove_all,
+                    self._spool_fd,
+                    group,
+                    self._spares_wanted,
+                    limiter=self._errands,
+                )
+            for removal in group:
+                self._settle_removal(removal)
+
+    def _settle_removal(self, removal: Removal) -> None:
+        call, failure = removal.call, removal.failure
+        if removal.spare is not None:
+            self._keep_spares([removal.spare])
+        error = None
+        if failure is not None:
+            error = spool_error(f"{call.folder} cannot be removed", failure)
+        removal.settle(error)
+        call.let_go()
 
     # The syncing lane, and the one for live calls
 
@@ -618,9 +697,11 @@ class Spool:
             free = disk.free_bytes(spool_fd)
             try:
                 disk.try_writing(spool_fd)
+                self._keep_files = not disk.locks_last(spool_fd)
             except OSError as exc:
                 # What lies there can still be stored, and the disk may be mended.
                 self._refusal = exc
+                self._keep_files = True
             return spool_fd, disk.Syncer(self._folder), disk.Syncer(self._folder), free
 
         try:
@@ -628,6 +709,9 @@ class Spool:
         except OSError as exc:
             raise spool_error(f"{self._folder} cannot be used", exc) from exc
         self._spool_fd, first, second, self._free_bytes = opened
+        self._journals = Journals(self._spool_fd)
+        if self._keep_files and self._refusal is None:
+            self._log.warning("spool_locks_need_files", files_per_call=3)
         self._measured_at = trio.current_time()
         self._running = True
         if self._refusal is not None:
@@ -640,7 +724,11 @@ class Spool:
             creation.settle(SpoolError(_STOPPED))
         for commit in (*self._commits, *self._unsynced):
             self._settle_commit(commit, SpoolError(_STOPPED))
+        for removal in self._removals:
+            removal.failure = OSError(errno.ECANCELED, _STOPPED)
+            self._settle_removal(removal)
         self._creations, self._commits, self._unsynced = [], [], []
+        self._removals = []
         # More than once, as a group may leave calls that nobody has come to know.
         while self._unwritten or self._orphans or self._waiting:
             await self._write_group()
@@ -651,7 +739,18 @@ class Spool:
             await self._errands.acquire_on_behalf_of(object())
         for syncer in syncers:
             syncer.close()
+        for spare in self._spares:
+            spare.lock.close()
+        self._spares = []
+        assert self._journals is not None
+        self._journals.close()
         os.close(self._spool_fd)
+
+
+def _remove_all(spool_fd: int, removals: Iterable[Removal], spares_wanted: int) -> None:
+    for removal in removals:
+        removal.run(spool_fd, keep=spares_wanted > 0)
+        spares_wanted -= 1
 
 
 def _sync_error(call: SpooledCall) -> SpoolError | None:

@@ -14,6 +14,7 @@ from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.layout import (
+    peaks_key,
     raw_key,
     summary_key,
     summary_key_of,
@@ -68,6 +69,8 @@ async def update(
         raise SpoolError(f"call {call.folder.name} is not planned")
     wavs = wav_files(record, call, record.timeline(), plan)
     keys = [*wavs, raw_key(plan)] if plan.keep_raw else list(wavs)
+    if plan.keep_peaks:
+        keys += [peaks_key(key) for key in wavs]
     try:
         objects = [record.stored[key] for key in keys]
     except KeyError as exc:

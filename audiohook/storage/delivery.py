@@ -35,7 +35,7 @@ _LONGEST_PAUSE: Final = 5 * MINUTES
 _PARALLEL: Final = 8
 # Of these, live calls; so that one that ends need not wait for a part of another.
 _LIVE_PARALLEL: Final = 6
-# Each waiting call keeps two files open. Those beyond wait in the spool alone.
+# Each waiting call keeps a file open. Those beyond wait in the spool alone.
 _HELD_LIMIT: Final = 1000
 # A part of 5 MiB takes minutes to fill.
 _LIVE_INTERVAL: Final = 5 * SECONDS
@@ -62,6 +62,24 @@ class DeliveryStatistics:
     fault: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingDelivery:
+    """A call on its way to the store.
+
+    Attributes:
+        call: It.
+        tries: Tries in a row that failed.
+        error: Why the last one did; None if none did.
+        due: When it is tried next, in seconds of Trio's clock; None if it is only
+            waiting for its turn.
+    """
+
+    call: SpooledCall
+    tries: int
+    error: Exception | None
+    due: float | None
+
+
 @dataclass(eq=False, slots=True)
 class _Entry:
     """A call that is known here.
@@ -77,6 +95,7 @@ class _Entry:
         is_fresh: Whether it is sealed and was never tried since.
         progressed: Whether the store has confirmed anything in this try.
         tries: Tries in a row that failed.
+        error: Why the last one did.
         due: When a live call may be tried again.
     """
 
@@ -90,6 +109,7 @@ class _Entry:
     is_fresh: bool = False
     progressed: bool = False
     tries: int = 0
+    error: Exception | None = None
     due: float = 0.0
 
     @property
@@ -234,6 +254,26 @@ class Deliveries:
             failures=self._failures,
             fault=None if fault is None else str(fault),
         )
+
+    def oldest(self, most: int) -> list[WaitingDelivery]:
+        """Returns so many of the calls that wait, the oldest first."""
+        dues: dict[_Entry, float | None] = {entry: None for *_, entry in self._ready}
+        dues |= {entry: due for due, _, entry in self._waiting}
+        first = heapq.nsmallest(most, dues, key=lambda entry: entry.age[:2])
+        return [
+            WaitingDelivery(each.call, each.tries, each.error, dues[each])
+            for each in first
+        ]
+
+    def retry(self) -> None:
+        """Tries everything again at once: somebody has mended something."""
+        for _, _, entry in self._waiting:
+            heapq.heappush(self._ready, entry.age)
+        self._waiting.clear()
+        for entry in self._live.values():
+            entry.due = 0.0
+        self._breaker.hurry()
+        self._news.set()
 
     # Who is next
 
@@ -388,6 +428,8 @@ class Deliveries:
             entry.tries = 0
         pause = min(_FIRST_PAUSE * 2.0 ** min(entry.tries, 16), _LONGEST_PAUSE)
         entry.tries += 1
+        # Without the traceback, which would keep all that was at work.
+        entry.error = error.with_traceback(None)
         return pause * (0.5 + self._jitter() / 2)
 
     def _note_progress(self, entry: _Entry) -> None:

@@ -51,6 +51,15 @@ def raw_key(plan: Planned) -> str:
     return f"{plan.prefix}{plan.name}/audio/{plan.name}.raw"
 
 
+def peaks_key(wav_key: str) -> str:
+    """Return where what the waveform of a WAV file is drawn from is: beside it.
+
+    Args:
+        wav_key: Such as ``calls/NAME/audio/NAME.wav``.
+    """
+    return f"{wav_key.removesuffix('.wav')}.dat"
+
+
 def summary_key(plan: Planned) -> str:
     """Return where the call's JSON is."""
     return f"{plan.prefix}{plan.name}/call.json"

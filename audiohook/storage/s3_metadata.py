@@ -21,6 +21,7 @@ _CONTENT_TYPES: Final = {
     "wav": "audio/wav",
     # As the guide for Genesys Cloud has it, though that is for one channel only.
     "raw": "audio/basic",
+    "dat": "application/octet-stream",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",

@@ -19,16 +19,18 @@ import trio
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import Timeline
+from audiohook.recording.herald import Nobody
 from audiohook.recording.journal import Delivered, Done, Planned, Stored
 from audiohook.storage import call_json
-from audiohook.storage.base import MultipartStore
-from audiohook.storage.layout import raw_key, wav_files
+from audiohook.storage.base import BytesBlob, MultipartStore
+from audiohook.storage.layout import peaks_key, raw_key, wav_files
 from audiohook.storage.multipart import PartsUpload
 from audiohook.storage.summary import metadata, recording_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from audiohook.recording.herald import Herald
     from audiohook.recording.render import Gaps, Layout, Rendering
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
@@ -81,6 +83,7 @@ class Uploader:
         layout: What becomes of two channels.
         gaps: What becomes of gaps.
         keep_raw: Whether the audio as received is stored beside the WAV.
+        keep_peaks: Whether what a waveform is drawn from is stored beside it too.
         part_bytes: Size of the first part of an upload; at least what the store
             asks for.
         plan_transcripts: Decides on transcripts once all audio of a call is
@@ -88,6 +91,7 @@ class Uploader:
 
     Attributes:
         noted: Told of the JSON of each call that is stored.
+        herald: Told of each call that is stored.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class Uploader:
         layout: Layout,
         gaps: Gaps,
         keep_raw: bool,
+        keep_peaks: bool = False,
         part_bytes: int = 0,
         plan_transcripts: PlanTranscripts | None = None,
     ) -> None:
@@ -107,11 +112,13 @@ class Uploader:
         self.spool = spool
         self.plan_transcripts = plan_transcripts
         self.noted: call_json.Noted = lambda _key, _summary: None
+        self.herald: Herald = Nobody()
         self._prefix = prefix
         self._encoding = encoding
         self._layout = layout
         self._gaps = gaps
         self._keep_raw = keep_raw
+        self._keep_peaks = keep_peaks
         self._in_parts = store if isinstance(store, MultipartStore) else None
         self._part_bytes = part_bytes
         self._threads = trio.CapacityLimiter(_READINGS)
@@ -141,7 +148,16 @@ class Uploader:
             layout=self._layout,
             gaps=self._gaps,
             keep_raw=self._keep_raw,
+            keep_peaks=self._keep_peaks,
         )
+
+    async def peaks_of(self, wav: Rendering) -> bytes:
+        """Sum up a WAV file, of which all that was read before is summed up by now.
+
+        Raises:
+            SpoolError: It cannot be read to its end.
+        """
+        return await trio.to_thread.run_sync(wav.peaks, limiter=self._threads)
 
     def parts_upload(
         self, call: SpooledCall, key: str, confirmed: Callable[[], None]
@@ -268,6 +284,7 @@ class CallUpload:
         if not call.record.done:
             if not call.record.delivered:
                 await self._store_all()
+                await self._uploader.herald.stored(call.record)
             # On disk before anything is deleted, or a crash could leave a call
             # without audio that looks as if it had never been stored.
             if not all(job.is_final for job in call.record.jobs.values()):
@@ -297,11 +314,16 @@ class CallUpload:
     async def _store_objects(self, plan: Planned) -> None:
         call = self._call
         wavs = wav_files(call.record, call, call.record.timeline(), plan)
+        if plan.keep_peaks:
+            for wav in wavs.values():
+                wav.sum_up()
         objects = _objects(call, plan, wavs, call, is_whole=True)
         # Uploads under a name that turned out to be taken.
         for key in call.record.uploads.keys() - {each.key for each in objects}:
             await self._drop_upload(key)
         stored = [await self._store_object(each) for each in objects]
+        if plan.keep_peaks:
+            stored += [await self._store_peaks(*each) for each in wavs.items()]
         await self._plan_transcripts(wavs)
         # Last, so that where it is, all the rest is.
         store, spool = self._store, self._spool
@@ -331,6 +353,21 @@ class CallUpload:
         return self._note(
             await self._store.put(each.key, each.blob, metadata=each.about, token=token)
         )
+
+    async def _store_peaks(self, wav_key: str, wav: Rendering) -> Stored:
+        """Store what the waveform of a WAV file is drawn from, beside that file."""
+        key, record = peaks_key(wav_key), self._call.record
+        known = record.stored.get(key)
+        if known is not None:
+            return known
+        blob = BytesBlob(await self._uploader.peaks_of(wav))
+        about, token = metadata(record, [wav]), record.opened.session_id
+        try:
+            stored = await self._store.put(key, blob, metadata=about, token=token)
+        except KeyExistsError:
+            # The WAV beside it is ours, so this was made of it too, in another way.
+            stored = await self._store.replace(key, blob, metadata=about, token=token)
+        return self._note(stored)
 
     async def _drop_strays(self, objects: Sequence[_Object]) -> None:
         """Give up uploads that nobody knows of, as far as the store lets us."""

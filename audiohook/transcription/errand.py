@@ -27,6 +27,7 @@ from audiohook.errors import (
     UploadError,
 )
 from audiohook.logs import Limiter
+from audiohook.recording.herald import Nobody
 from audiohook.recording.transcripts import (
     Choice,
     JobStatus,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.recording.herald import Herald
     from audiohook.recording.transcripts import (
         JobRecord,
         TranscriptFact,
@@ -172,6 +174,7 @@ class Errands:
         log: For lines about transcripts.
         deletes: Whether the service is to forget what is stored.
         progress: Told of a job that has to wait, and of what has failed, if it has.
+        herald: Told of each job that is at its end.
         jitter: Returns numbers from 0 up to 1.
     """
 
@@ -185,9 +188,11 @@ class Errands:
         log: FilteringBoundLogger,
         deletes: bool = False,
         progress: Callable[[Job, Exception | None], None] = lambda _job, _trouble: None,
+        herald: Herald | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._steps = steps
+        self._herald = herald or Nobody()
         self._store = store
         self._pace = pace
         self._parameters = parameters
@@ -289,6 +294,7 @@ class Errands:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
+            await self._herald.transcribed_elsewhere(record)
             await job_object.settle()
         finally:
             await self._release(job_object)

@@ -20,6 +20,7 @@ import trio
 from audiohook.breaker import Breaker
 from audiohook.errors import SpoolError, TranscriptError, UploadError
 from audiohook.logs import Limiter
+from audiohook.recording.herald import Nobody
 from audiohook.recording.transcripts import JobStatus, TranscriptParked
 from audiohook.transcription.base import TranscriptFault
 from audiohook.transcription.job import Habits, Job, Request, Scope, State, assess
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.metrics import Metrics
+    from audiohook.recording.herald import Herald
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
     from audiohook.recording.transcripts import TranscriptFact, TranscriptObject
@@ -85,6 +87,29 @@ class TranscriptionStatistics:
     failed: int
     failures: int
     fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingJob:
+    """A job that is not done.
+
+    Attributes:
+        call: Its call.
+        key: Its WAV file.
+        state: Where it stands.
+        parked: What is to be mended first; None if nothing is.
+        reason: Why it failed last; None if it did not.
+        failures: Times that the service has failed it.
+        due: When it is seen to next, in seconds of Trio's clock.
+    """
+
+    call: SpooledCall
+    key: str
+    state: State
+    parked: str | None
+    reason: str | None
+    failures: int
+    due: float
 
 
 @dataclass(eq=False, slots=True)
@@ -229,6 +254,7 @@ class Transcriptions:
         deletes: Whether the service is to forget what is stored.
         is_told: Whether webhooks say when a job is done.
         held_limit: Most calls that wait here.
+        herald: Told of each job that is at its end.
         jitter: Returns numbers from 0 up to 1.
     """
 
@@ -245,6 +271,7 @@ class Transcriptions:
         deletes: bool = False,
         is_told: bool = False,
         held_limit: int = HELD_LIMIT,
+        herald: Herald | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._steps = steps
@@ -256,6 +283,7 @@ class Transcriptions:
         self._noise = Limiter(log)
         self._parallel = parallel
         self._held_limit = held_limit
+        self._herald = herald or Nobody()
         self._habits = Habits(
             uploads=not shelf.signs, deletes=deletes, is_told=is_told, jitter=jitter
         )
@@ -376,6 +404,44 @@ class Transcriptions:
             failures=self._failures,
             fault=None if fault is None else str(fault),
         )
+
+    def oldest(self, most: int, *, parked: bool = False) -> list[WaitingJob]:
+        """Returns so many of the jobs, those of the oldest calls first.
+
+        Args:
+            most: How many.
+            parked: Only those that wait until somebody mends something.
+        """
+        wanted = (
+            entry
+            for entry in self._entries()
+            if not parked or entry.job.record.parked is not None
+        )
+        first = heapq.nsmallest(most, wanted, key=lambda entry: entry.age[:2])
+        return [
+            WaitingJob(
+                each.held.call,
+                each.job.key,
+                each.job.state,
+                each.job.record.parked,
+                each.job.record.last_reason,
+                each.job.record.failures,
+                each.job.due,
+            )
+            for each in first
+        ]
+
+    def retry(self) -> None:
+        """Tries everything again that has failed: somebody has mended something."""
+        now = trio.current_time()
+        for entry in list(self._entries()):
+            has_failed = entry.job.failed_tries or entry.job.record.parked is not None
+            if has_failed and not entry.is_busy and entry.job.due > now:
+                entry.job.due = now
+                self._place(entry)
+        for line in (self._service, self._submits):
+            line.breaker.hurry()
+        self._news.set()
 
     def _entries(self) -> Iterator[_Entry]:
         # One after another: whoever looks for the first of some kind looks often.
@@ -525,6 +591,7 @@ class Transcriptions:
 
         async def work() -> None:
             await self._update(held)
+            await self._herald.transcribed(held.call.record, entry.job.record)
             held.entries.remove(entry)
             self._reckon(entry)
             if not held.entries:

@@ -137,6 +137,10 @@ async def test_metrics_show_what_the_service_tells(
     assert found["audiohook_transcription_jobs_parked"] == 1
     assert found["audiohook_transcription_calls"] == 6
     assert found["audiohook_transcription_down"] == 0
+    assert found["audiohook_notifications_waiting"] == 8
+    assert found["audiohook_notifications_dead"] == 1
+    assert found["audiohook_notifications_oldest_seconds"] == 90
+    assert found["audiohook_receiver_down"] == 0
     assert found["audiohook_handshakes_in_flight"] == 4
     assert found["audiohook_pump_worst_lag_seconds"] == 0.25
     assert found["audiohook_audio_bytes_total"] == 1600
@@ -155,7 +159,7 @@ async def test_metrics_are_the_same_without_transcription(
     no_threads: None,
 ) -> None:
     before = samples((await client.get("/metrics")).text)
-    service.now = replace(service.now, transcriptions=None)
+    service.now = replace(service.now, transcriptions=None, notifications=None)
     await trio.sleep(1)
     after = samples((await client.get("/metrics")).text)
     assert after.keys() == before.keys()

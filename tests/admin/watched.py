@@ -51,6 +51,14 @@ class FakeTranscriptions:
 
 
 @dataclass(frozen=True)
+class FakeNotifications:
+    waiting: int = 8
+    dead: int = 1
+    oldest_seconds: float = 90.0
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
 class FakeStatistics:
     handshakes: int = 4
     draining: bool = False
@@ -60,6 +68,7 @@ class FakeStatistics:
     spool: FakeSpool = FakeSpool()
     deliveries: FakeDeliveries = FakeDeliveries()
     transcriptions: FakeTranscriptions | None = FakeTranscriptions()
+    notifications: FakeNotifications | None = FakeNotifications()
 
 
 class FakeDesk:

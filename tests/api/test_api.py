@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -70,7 +69,7 @@ async def test_recorded_call_is_found_shown_and_fetched(api: Api) -> None:
     assert session["recording"] == item
     assert (session["state"], session["live"]) == ("stored", None)
     files = {each["file"]: each for each in session["links"]}
-    assert len(files) == 3
+    assert len(files) == 4
     for name, link in files.items():
         answer = await api.get(link["href"].removeprefix("/api/v1"))
         assert answer.status_code == 200
@@ -177,9 +176,10 @@ async def test_call_of_another_process(api: Api, tmp_path: Path, held: bool) -> 
     spool_fd = disk.open_spool(tmp_path / "recordings" / ".spool")
     party = Participant(str(uuid.UUID(int=3)), "", "", "")
     opened = make_opened(conversation_id=CONVERSATION, participant=party)
-    files = disk.create(spool_fd, opened.session_id, encode(opened))
+    (files,) = disk.create(spool_fd, [(opened.session_id, encode(opened))], [])
+    assert isinstance(files, disk.CallFiles)
     if not held:
-        fcntl.flock(files.journal_fd, fcntl.LOCK_UN)
+        files.lock.close()
     try:
         (session,) = (await api.get(f"/calls/{CONVERSATION}")).json()["sessions"]
         assert session["state"] == ("elsewhere" if held else "spooled")

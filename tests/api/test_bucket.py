@@ -34,7 +34,7 @@ async def test_files_are_fetched_from_the_bucket(
         (item,) = await api.wait_indexed(1)
         (session,) = (await api.get(f"/calls/{CONVERSATION}")).json()["sessions"]
         assert session["call"]["conversationId"] == CONVERSATION
-        assert len(session["links"]) == 3
+        assert len(session["links"]) == 4
         async with httpx.AsyncClient() as anybody:
             for link in session["links"]:
                 assert link["expiresIn"] == 900

@@ -19,6 +19,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "messages": wire.messages,
     "session": wire.session,
     "frames": wire.frames,
+    "pings": wire.pings,
     "journal": disk.journal,
     "spool": disk.spool,
     "wav": disk.wav,

@@ -37,6 +37,7 @@ from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.protocol.wire import Fault
 from tests.fuzz.bytes_reader import BytesReader
 from tests.reference_frames import read_diverted, read_plainly
+from tests.twins import Driver, Twins
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -341,3 +342,9 @@ class _Client:
 def session(data: bytes) -> None:
     """Drives a session through anything, in any order."""
     _Client(BytesReader(data)).run()
+
+
+def pings(data: bytes) -> None:
+    """Has a session answer pings in the sweep, beside one that never does."""
+    with Twins() as twins:
+        Driver(twins, BytesReader(data)).run()

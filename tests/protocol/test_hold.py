@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiohook.protocol._pong import Allowance
 from audiohook.protocol.events import (
     GapRecorded,
     HoldAnswered,
@@ -18,7 +19,6 @@ from audiohook.protocol.hold import (
     PAUSES_BURST,
     TEXTS_BURST,
     TEXTS_PER_SECOND,
-    Allowance,
 )
 from audiohook.protocol.messages import Opened
 from audiohook.protocol.state import State

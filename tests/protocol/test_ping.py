@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from audiohook.protocol._ping import read_usual_ping
 from audiohook.protocol.messages import Ping, parse_client_message
 from audiohook.protocol.state import State
+from tests.protocol.insides import insides
 from tests.protocol.test_session import SESSION, at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from audiohook.protocol.session import Session
 
 USUAL: dict[str, object] = {
     "version": "2",
@@ -109,22 +108,6 @@ def test_numbers_as_long_as_can_be_are_exact() -> None:
     assert read(text, seq=longest - 1, serverseq=0) is None
     text = json.dumps(USUAL | {"seq": longest + 1})
     assert read(text, seq=longest + 1) is None
-
-
-def insides(session: Session) -> dict[str, Any]:
-    values = slots_of(session)
-    timeline, hold = values.pop("_timeline"), slots_of(values.pop("_hold"))
-    hold["_texts"] = slots_of(hold["_texts"])
-    hold["_kinds"] = [slots_of(each) for each in hold["_kinds"].values()]
-    return values | {
-        "hold": hold,
-        "gaps": timeline.gaps,
-        "start": timeline.start_samples,
-    }
-
-
-def slots_of(thing: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever has slots
-    return {name: getattr(thing, name) for name in thing.__slots__}
 
 
 NUMBERS = st.one_of(st.integers(0, 6), st.integers(), st.floats(), st.text(max_size=2))

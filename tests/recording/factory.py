@@ -72,9 +72,11 @@ def entries(folder: Path) -> set[str]:
 
 
 @asynccontextmanager
-async def running(folder: Path, low_water_bytes: int = 0) -> AsyncIterator[Spool]:
-    """A spool that runs while the block does."""
-    spool = Spool(folder, low_water_bytes=low_water_bytes)
+async def running(
+    folder: Path, low_water_bytes: int = 0, spares: int = 0
+) -> AsyncIterator[Spool]:
+    """A spool that runs while the block does; without spares it deletes calls."""
+    spool = Spool(folder, low_water_bytes=low_water_bytes, spares=spares)
     async with trio.open_nursery() as nursery:
         await nursery.start(spool.run)
         yield spool

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import random
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from audiohook.protocol.timeline import Gap, GapKind, Timeline
 from audiohook.recording.render import Gaps, Layout, Rendering, renderings
 from audiohook.recording.wav import Encoding, header
 from tests import reference_ulaw as reference
+from tests.recording.test_peaks import summed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -336,3 +339,56 @@ def test_renderings_of_impossible_channels_are_refused(
             layout=Layout.SPLIT,
             gaps=Gaps.SILENCE,
         )
+
+
+# Summing up
+
+
+@given(
+    plan=st.sampled_from(PLANS),
+    raw=st.binary(max_size=900),
+    gaps=gap_lists,
+    slices=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 2000)), max_size=6),
+)
+def test_waveform_is_that_of_the_file_in_whatever_order_it_is_read(
+    plan: Plan, raw: bytes, gaps: list[Gap], slices: list[tuple[int, int]]
+) -> None:
+    expected = summed_up(naive_file(raw, gaps, plan))
+    rendering = plan.render(Audio(raw), Timeline(gaps=gaps))
+    rendering.sum_up()
+    for offset, length in slices:
+        rendering.read_at(offset, length)
+    assert rendering.peaks() == rendering.peaks() == expected
+    # Also where nothing was read before.
+    assert plan.render(Audio(raw), Timeline(gaps=gaps)).peaks() == expected
+
+
+def test_file_that_was_read_is_not_read_again_to_sum_it_up() -> None:
+    audio = Audio(bytes(range(256)) * 100)
+    rendering = STEREO_PCM16.render(audio, Timeline(gaps=[Gap(PAUSED, 7, 1000)]))
+    rendering.sum_up()
+    for offset in range(0, rendering.size_bytes, 1001):
+        rendering.read_at(offset, 1001)
+    reads = len(audio.reads)
+    assert len(rendering.peaks()) == 24 + 4 * -(-rendering.frames // 80)
+    assert len(audio.reads) == reads
+
+
+def test_audio_that_shrinks_while_it_is_summed_up_is_an_error() -> None:
+    audio = Audio(bytes(2000))
+    rendering = STEREO_PCM16.render(audio, Timeline())
+    audio.raw = audio.raw[:1500]
+    with pytest.raises(SpoolError, match="short of"):
+        rendering.peaks()
+
+
+def test_several_threads_read_what_is_summed_up_once() -> None:
+    raw = bytes(random.Random(7).randbytes(400_000))
+    rendering = STEREO_PCM16.render(Audio(raw), Timeline())
+    rendering.sum_up()
+    with ThreadPoolExecutor(4) as pool:
+        for shift in range(4):
+            for offset in range(0, rendering.size_bytes, 5000):
+                pool.submit(rendering.read_at, offset + shift, 5000)
+    alone = STEREO_PCM16.render(Audio(raw), Timeline())
+    assert rendering.peaks() == alone.peaks()

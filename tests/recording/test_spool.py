@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import Gap, GapKind
-from audiohook.recording import disk, leftovers
+from audiohook.recording import _files, disk, leftovers
 from audiohook.recording.groups import Group
 from audiohook.recording.journal import (
     ClosedFact,
@@ -38,8 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
+    from audiohook.recording._files import Journals, Lock
     from audiohook.recording.journal import CallRecord, Fact
     from audiohook.recording.spooled import SpooledCall
+
+    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
+    Requests = list[tuple[bytes, bytes, bytes, bytes | None]]
+    Made = list[tuple[int, int, int, Lock | None]]
 
 GAP = GapFact(GapKind.PAUSED, 2, 8)
 
@@ -98,6 +104,47 @@ def failing(
         return mend
 
     return fail
+
+
+@pytest.fixture
+def full(
+    monkeypatch: pytest.MonkeyPatch, failing: Callable[[str, int], Callable[[], None]]
+) -> Callable[[int], Callable[[], None]]:
+    """Lets no byte be written, with an errno, until told otherwise."""
+    write_steps, create_all = disk.write_steps, _files.create_all
+
+    def refuse(code: int) -> Callable[[], None]:
+        broken = True
+        mend_python = failing("pwrite", code)
+
+        def write(journals: Journals, calls: Calls) -> None:
+            if not broken:
+                write_steps(journals, calls)
+                return
+            for _, steps in calls:
+                for step in steps:
+                    step.failure = OSError(code, os.strerror(code))
+
+        def create(spool_fd: int, requests: Requests, **rest: int) -> Made:
+            if not broken:
+                return create_all(
+                    spool_fd,
+                    requests,
+                    journal_room_bytes=rest["journal_room_bytes"],
+                    keep_file=bool(rest["keep_file"]),
+                )
+            return [(code, 0, -1, None)]
+
+        def mend() -> None:
+            nonlocal broken
+            broken = False
+            mend_python()
+
+        monkeypatch.setattr(disk, "write_steps", write)
+        monkeypatch.setattr(_files, "create_all", create)
+        return mend
+
+    return refuse
 
 
 # Creating
@@ -220,7 +267,7 @@ async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "full", "refuses"),
+    ("code", "no_room", "refuses"),
     [
         (errno.ENOSPC, True, True),
         (errno.EDQUOT, True, True),
@@ -231,16 +278,16 @@ async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
 )
 async def test_create_on_a_disk_that_refuses(
     tmp_path: Path,
-    failing: Callable[[str, int], Callable[[], None]],
+    full: Callable[[int], Callable[[], None]],
     code: int,
-    full: bool,
+    no_room: bool,
     refuses: bool,
 ) -> None:
     async with running(tmp_path) as spool:
-        mend = failing("pwrite", code)
+        mend = full(code)
         with pytest.raises(SpoolError, match=os.strerror(code)) as caught:
             await spool.create(make_opened())
-        assert caught.value.full is full
+        assert caught.value.full is no_room
         assert isinstance(caught.value.__cause__, OSError)
         assert entries(tmp_path) == set()
         assert spool.can_record is not refuses
@@ -262,13 +309,19 @@ async def test_cancelled_create_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = disk.create
-    made: list[disk.CallFiles] = []
+    made: list[disk.CallFiles | OSError] = []
     async with running(tmp_path) as spool:
         scope = trio.CancelScope()
 
-        def slow_create(spool_fd: int, name: str, line: bytes) -> disk.CallFiles:
-            files = create(spool_fd, name, line)
-            made.append(files)
+        def slow_create(
+            spool_fd: int,
+            requests: Sequence[tuple[str, bytes]],
+            spares: list[disk.Spare],
+            *,
+            keep_files: bool,
+        ) -> list[disk.CallFiles | OSError]:
+            files = create(spool_fd, requests, spares, keep_files=keep_files)
+            made.extend(files)
             trio.from_thread.run_sync(scope.cancel)
             return files
 
@@ -278,9 +331,11 @@ async def test_cancelled_create_leaves_nothing(
         assert scope.cancelled_caught
         monkeypatch.undo()
         await spool.flush()
-        assert len(made) == 1
+        (files,) = made
+        assert isinstance(files, disk.CallFiles)
         assert entries(tmp_path) == set()
-        assert made[0].journal_fd == made[0].audio_fd == -1
+        assert files.audio_fd == -1
+        assert not files.lock.held
         with trio.CancelScope() as scope:
             scope.cancel()
             await spool.create(make_opened())
@@ -295,11 +350,17 @@ async def test_spool_stopped_while_creating_leaves_nothing(
     create = disk.create
 
     async with trio.open_nursery() as nursery:
-        spool = Spool(tmp_path, low_water_bytes=0)
+        spool = Spool(tmp_path, low_water_bytes=0, spares=0)
         await nursery.start(spool.run)
 
-        def slow_create(spool_fd: int, name: str, line: bytes) -> disk.CallFiles:
-            files = create(spool_fd, name, line)
+        def slow_create(
+            spool_fd: int,
+            requests: Sequence[tuple[str, bytes]],
+            spares: list[disk.Spare],
+            *,
+            keep_files: bool,
+        ) -> list[disk.CallFiles | OSError]:
+            files = create(spool_fd, requests, spares, keep_files=keep_files)
             trio.from_thread.run_sync(nursery.cancel_scope.cancel)
             return files
 
@@ -316,7 +377,7 @@ async def test_spool_stopped_lets_nobody_wait(
 ) -> None:
     """Whoever asks while the last group is at work gets an answer."""
     errors: list[str] = []
-    write_at = disk.write_at
+    write_steps = disk.write_steps
 
     async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
         spool = Spool(tmp_path, low_water_bytes=0)
@@ -337,12 +398,12 @@ async def test_spool_stopped_lets_nobody_wait(
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
 
-        def slow_write(fd: int, data: bytes, offset: int) -> None:
+        def slow_write(journals: Journals, calls: Calls) -> None:
             monkeypatch.undo()
             trio.from_thread.run(ask_and_stop)
-            write_at(fd, data, offset)
+            write_steps(journals, calls)
 
-        monkeypatch.setattr(disk, "write_at", slow_write)
+        monkeypatch.setattr(disk, "write_steps", slow_write)
         callers.start_soon(ask, lambda: spool.seal(first, make_closed(0)))
         await trio.Event().wait()
     # The first seal was written but is not on disk for sure; only the flush is done.
@@ -386,12 +447,11 @@ async def test_append_is_written_when_the_spool_stops(tmp_path: Path) -> None:
 
 
 async def test_append_survives_a_disk_that_refuses_for_a_while(
-    tmp_path: Path,
-    failing: Callable[[str, int], Callable[[], None]],
+    tmp_path: Path, full: Callable[[int], Callable[[], None]]
 ) -> None:
     async with running(tmp_path) as spool:
         call = await spool.create(make_opened())
-        mend = failing("pwrite", errno.ENOSPC)
+        mend = full(errno.ENOSPC)
         spool.append(call, GAP)
         with pytest.raises(SpoolError, match="1 journals"):
             await spool.flush()
@@ -411,27 +471,28 @@ async def test_append_survives_a_disk_that_refuses_for_a_while(
         assert record.languages == [LanguageFact("fr", 4)]
 
 
-async def test_append_after_half_a_write_overwrites_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pwrite = os.pwrite
+@contextlib.contextmanager
+def files_no_longer_than(size_bytes: int) -> Iterator[None]:
+    """Has the kernel cut off what is written past a size, and refuse the rest."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    def half(fd: int, data: memoryview, offset: int) -> int:
-        monkeypatch.setattr(os, "pwrite", full)
-        return pwrite(fd, data[: len(data) // 2], offset)
 
-    def full(fd: int, data: memoryview, offset: int) -> int:
-        raise OSError(errno.ENOSPC, "full")
-
+async def test_append_after_half_a_write_overwrites_it(tmp_path: Path) -> None:
     async with running(tmp_path) as spool:
         call = await spool.create(make_opened())
-        monkeypatch.setattr(os, "pwrite", half)
-        spool.append(call, GAP)
-        with pytest.raises(SpoolError):
-            await spool.flush()
+        half_bytes = (call.folder / disk.JOURNAL).stat().st_size + 10
+        with files_no_longer_than(half_bytes):
+            spool.append(call, GAP)
+            with pytest.raises(SpoolError):
+                await spool.flush()
         # Killed here, the journal is good up to the line that is torn.
+        assert (call.folder / disk.JOURNAL).stat().st_size == half_bytes
         assert journal_of(call.folder).gaps == []
-        monkeypatch.setattr(os, "pwrite", pwrite)
         await spool.seal(call, make_closed(0))
         record = journal_of(call.folder)
         assert record.gaps == [Gap(GapKind.PAUSED, 2, 8)]
@@ -611,12 +672,12 @@ async def test_release_waits_for_threads_at_work(
 
 
 async def test_seal_that_cannot_be_written_does_not_count(
-    tmp_path: Path, failing: Callable[[str, int], Callable[[], None]]
+    tmp_path: Path, full: Callable[[int], Callable[[], None]]
 ) -> None:
     async with running(tmp_path) as spool:
         call = await spool.create(make_opened())
         spool.append(call, GAP)
-        mend = failing("pwrite", errno.ENOSPC)
+        mend = full(errno.ENOSPC)
         with pytest.raises(SpoolError) as caught:
             await spool.seal(call, make_closed(0))
         assert caught.value.full
@@ -995,12 +1056,12 @@ async def test_adopt_stops_short_of_the_last_open_file(
 
 
 async def test_adopt_passes_over_a_call_that_cannot_be_sealed(
-    tmp_path: Path, failing: Callable[[str, int], Callable[[], None]]
+    tmp_path: Path, full: Callable[[int], Callable[[], None]]
 ) -> None:
     write_call(tmp_path, [make_opened()], b"ab")
     sealed = write_call(tmp_path, [make_opened(), make_closed(2)], b"ab")
     async with running(tmp_path) as spool:
-        mend = failing("pwrite", errno.ENOSPC)
+        mend = full(errno.ENOSPC)
         (call,) = await spool.adopt()
         assert call.folder == sealed
         mend()
@@ -1012,13 +1073,13 @@ async def test_cancelled_adopt_gives_all_calls_up(
 ) -> None:
     folders = [write_call(tmp_path, [make_opened()], b"ab") for _ in range(3)]
     async with running(tmp_path) as spool:
-        pwrite = os.pwrite
+        write_steps = disk.write_steps
 
-        def cancel_then_write(fd: int, data: bytes, offset: int) -> int:
+        def cancel_then_write(journals: Journals, calls: Calls) -> None:
             trio.from_thread.run_sync(scope.cancel)
-            return pwrite(fd, data, offset)
+            write_steps(journals, calls)
 
-        monkeypatch.setattr(os, "pwrite", cancel_then_write)
+        monkeypatch.setattr(disk, "write_steps", cancel_then_write)
         with trio.CancelScope() as scope:
             await spool.adopt()
         assert scope.cancelled_caught

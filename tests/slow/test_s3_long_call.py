@@ -111,7 +111,7 @@ async def test_long_call_is_stored_soon_after_its_end(
     assert took <= STORED_SECONDS
     assert await trio.to_thread.run_sync(bucket.parts) == {}
     sizes = await trio.to_thread.run_sync(bucket.sizes)
-    assert len(sizes) == 3
+    assert len(sizes) == 4
     root = tmp_path / "fetched"
     recording = only(await trio.to_thread.run_sync(bucket.fetch, root))
     expected = only(here.stored())
@@ -119,7 +119,7 @@ async def test_long_call_is_stored_soon_after_its_end(
     assert recording.audio(".wav") == expected.audio(".wav")
     assert len(recording.audio(".wav")) == WAV_BYTES
     entries = recording.facts["objects"]
-    assert len(entries) == 2
+    assert len(entries) == 3
     for entry in entries:
         data = (root / entry["key"]).read_bytes()
         assert len(data) == entry["bytes"] == sizes[entry["key"]]

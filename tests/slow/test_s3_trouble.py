@@ -105,7 +105,7 @@ async def check_loads(bucket: Bucket, loads: Sequence[Run], root: Path) -> None:
     verdict = await verify(calls, open_shelf(str(root)))
     assert (verdict.sound, verdict.faults) == (len(calls), [])
     sizes = await trio.to_thread.run_sync(bucket.sizes)
-    assert len(sizes) == 3 * len(calls)
+    assert len(sizes) == 4 * len(calls)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ async def test_calls_do_not_notice_a_store_that_fails_and_dies(
         assert recording.facts["ended"]["complete"] is True
         assert sound_audio(recording, root) == audio
     sizes = await trio.to_thread.run_sync(far_bucket.sizes)
-    assert len(sizes) == 3 * CALLS
+    assert len(sizes) == 4 * CALLS
     left = await trio.to_thread.run_sync(far_bucket.parts)
     assert not any(left.values()), left
 

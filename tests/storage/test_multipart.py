@@ -22,7 +22,9 @@ from audiohook.recording.journal import GapFact, Media, UploadBegun
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding
 from audiohook.storage.base import BytesBlob
+from audiohook.storage.layout import peaks_key
 from tests.recording.factory import entries, make_closed, make_opened, running
+from tests.recording.test_peaks import summed_up
 from tests.storage.fake_s3 import FakeS3, Thing, away
 from tests.storage.test_upload import (
     Changes,
@@ -752,6 +754,7 @@ def scripts(draw: st.DrawFn) -> Script:
     encoding=st.sampled_from(Encoding),
     layout=st.sampled_from(Layout),
     cut=st.sampled_from(Gaps),
+    peaks=st.booleans(),
 )
 def test_killed_at_any_step_it_goes_on_in_the_next_process(
     tmp_path_factory: pytest.TempPathFactory,
@@ -761,11 +764,17 @@ def test_killed_at_any_step_it_goes_on_in_the_next_process(
     encoding: Encoding,
     layout: Layout,
     cut: Gaps,
+    peaks: bool,
 ) -> None:
     """Exactly one object of each key with the right bytes, and no upload left."""
     folder = tmp_path_factory.mktemp("spool") / "spool"
     store = FakeS3(part_bytes)
-    changes: Changes = {"encoding": encoding, "layout": layout, "gaps": cut}
+    changes: Changes = {
+        "encoding": encoding,
+        "layout": layout,
+        "gaps": cut,
+        "keep_peaks": peaks,
+    }
     expected: dict[str, bytes] = {}
     confirmed: set[tuple[str, str, int]] = set()
 
@@ -801,6 +810,10 @@ def test_killed_at_any_step_it_goes_on_in_the_next_process(
 
     trio.run(all_of_it)
     assert store.contents() == expected
+    for key, data in expected.items():
+        if key.endswith(".wav"):
+            assert (peaks_key(key) in expected) is peaks
+            assert not peaks or expected[peaks_key(key)] == summed_up(data)
     assert len(store.written) == len(set(store.written))
     # Not even one of which no line was written.
     assert store.uploads == {}

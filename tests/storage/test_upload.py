@@ -29,6 +29,7 @@ from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding, read_info
 from audiohook.storage.base import StoredObject
 from audiohook.storage.folder import FolderStore
+from audiohook.storage.layout import peaks_key
 from audiohook.storage.summary import recording_name
 from audiohook.storage.upload import Uploader
 from tests.recording.factory import (
@@ -39,6 +40,7 @@ from tests.recording.factory import (
     make_opened,
     running,
 )
+from tests.recording.test_peaks import summed_up
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +99,7 @@ class Changes(TypedDict, total=False):
     layout: Layout
     gaps: Gaps
     keep_raw: bool
+    keep_peaks: bool
 
 
 def make_uploader(store: Store, spool: Spool, **changes: Unpack[Changes]) -> Uploader:
@@ -281,6 +284,43 @@ async def test_call_without_audio_gets_a_wav_without_frames(tmp_path: Path) -> N
     assert info.data_bytes == 0
     assert store.objects[f"calls/{NAME}/audio/{NAME}.raw"] == b""
     assert summary_of(store)["duration"] == 0
+
+
+async def test_waveform_lies_beside_each_file_and_in_call_json(
+    tmp_path: Path,
+) -> None:
+    store = await store_call(
+        tmp_path, make_opened(), layout=Layout.SPLIT, keep_peaks=True
+    )
+    audio = f"calls/{NAME}/audio/{NAME}"
+    assert store.written == [
+        f"{audio}-external.wav",
+        f"{audio}-internal.wav",
+        f"{audio}.raw",
+        f"{audio}-external.dat",
+        f"{audio}-internal.dat",
+        f"calls/{NAME}/call.json",
+    ]
+    told = {each["key"]: each for each in summary_of(store)["objects"]}
+    for side in ("external", "internal"):
+        data = store.objects[f"{audio}-{side}.dat"]
+        assert data == summed_up(store.objects[f"{audio}-{side}.wav"])
+        entry = told[f"{audio}-{side}.dat"]
+        assert entry["bytes"] == len(data)
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+async def test_waveform_that_another_version_has_drawn_is_replaced(
+    tmp_path: Path,
+) -> None:
+    store = MemoryStore()
+    key = f"calls/{NAME}/audio/{NAME}.dat"
+    store.objects[key] = b"otherwise"
+    async with running(tmp_path) as spool:
+        call = await spool_call(spool, make_opened())
+        await make_uploader(store, spool, keep_peaks=True).take(call).finish()
+    assert store.objects[key] == summed_up(store.objects[key[:-4] + ".wav"])
+    assert set(store.objects) >= {f"calls/{NAME}/call.json"}
 
 
 async def test_split_layout_stores_one_wav_a_channel(tmp_path: Path) -> None:
@@ -507,12 +547,15 @@ class FusedSpool:
 
 @pytest.mark.parametrize("lines_survive", [True, False])
 @pytest.mark.parametrize("layout", [Layout.STEREO, Layout.SPLIT])
+@pytest.mark.parametrize("peaks", [True, False])
 async def test_finish_killed_at_any_step_goes_on_in_the_next_process(
-    tmp_path: Path, layout: Layout, lines_survive: bool
+    tmp_path: Path, layout: Layout, lines_survive: bool, peaks: bool
 ) -> None:
     """The same objects, each written once, whatever the next one's settings."""
     opened = make_opened()
-    whole = await store_call(tmp_path / "whole", opened, layout=layout)
+    whole = await store_call(
+        tmp_path / "whole", opened, layout=layout, keep_peaks=peaks
+    )
     for step in itertools.count(1):
         folder = tmp_path / str(step)
         store = FusedStore()
@@ -521,8 +564,9 @@ async def test_finish_killed_at_any_step_goes_on_in_the_next_process(
         async with running(folder) as spool:
             call = await spool_call(spool, opened)
             fused: Any = FusedSpool(spool, fuse)
+            uploader = make_uploader(store, fused, layout=layout, keep_peaks=peaks)
             try:
-                await make_uploader(store, fused, layout=layout).take(call).finish()
+                await uploader.take(call).finish()
             except Killed:
                 killed = True
                 if lines_survive:
@@ -533,8 +577,10 @@ async def test_finish_killed_at_any_step_goes_on_in_the_next_process(
         async with running(folder) as spool:
             for call in await spool.adopt():
                 # Settings of the new process must not matter once there is a plan.
-                other = Layout.MONO if planned_before else layout
-                await make_uploader(store, spool, layout=other).take(call).finish()
+                other: Changes = {"layout": layout, "keep_peaks": peaks}
+                if planned_before:
+                    other = {"layout": Layout.MONO, "keep_peaks": not peaks}
+                await make_uploader(store, spool, **other).take(call).finish()
             assert entries(folder) == set()
         assert store.objects == whole.objects
         assert store.written == whole.written
@@ -627,6 +673,7 @@ async def test_finish_of_audio_that_has_shrunk_fails(tmp_path: Path) -> None:
     encoding=st.sampled_from(Encoding),
     layout=st.sampled_from(Layout),
     cut=st.sampled_from(Gaps),
+    peaks=st.booleans(),
 )
 def test_what_is_in_the_folder_is_what_call_json_says(
     tmp_path_factory: pytest.TempPathFactory,
@@ -636,6 +683,7 @@ def test_what_is_in_the_folder_is_what_call_json_says(
     encoding: Encoding,
     layout: Layout,
     cut: Gaps,
+    peaks: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("recordings")
     channels = ("internal",) if mono else ("internal", "external")
@@ -646,7 +694,12 @@ def test_what_is_in_the_folder_is_what_call_json_says(
         async with running(folder / ".spool") as spool:
             call = await spool_call(spool, opened, audio, *facts)
             uploader = make_uploader(
-                FolderStore(folder), spool, encoding=encoding, layout=layout, gaps=cut
+                FolderStore(folder),
+                spool,
+                encoding=encoding,
+                layout=layout,
+                gaps=cut,
+                keep_peaks=peaks,
             )
             await uploader.take(call).finish()
 
@@ -663,6 +716,9 @@ def test_what_is_in_the_folder_is_what_call_json_says(
             info = read_info(io.BytesIO(data))
             frames = info.data_bytes // info.channels // (info.bits // 8)
             assert frames == round(summary["duration"] * 8000)
+            drawn = folder / peaks_key(each["key"])
+            assert drawn.exists() is peaks
+            assert not peaks or drawn.read_bytes() == summed_up(data)
     ends = [gap["start"] + gap["length"] for gap in summary["gaps"]]
     if cut is Gaps.SILENCE:
         assert all(end <= summary["duration"] + 1e-9 for end in ends)

@@ -1,0 +1,3 @@
+# What the docstrings in `hearer.pyx` say holds here.
+
+class Hearer: ...

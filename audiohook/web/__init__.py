@@ -1,0 +1,1 @@
+"""A face for people: what is live, what waits, and what was recorded."""
