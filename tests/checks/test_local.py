@@ -348,11 +348,14 @@ async def test_address_of_another_machine_is_told() -> None:
     assert "✗ listen on 192.0.2.1, port any (PORT)\n  → is no address of this" in out
 
 
-async def test_figures_for_everybody_are_told() -> None:
-    _, out = await checked(
-        "ports", host="127.0.0.1", port=0, admin_port=0, admin_host="0.0.0.0"
-    )
-    assert "! keep the figures to this machine: ADMIN_HOST is 0.0.0.0\n  → who" in out
+async def test_admin_port_for_everybody_is_told() -> None:
+    flags = {"host": "127.0.0.1", "port": 0, "admin_port": 0, "admin_host": "0.0.0.0"}
+    _, out = await checked("ports", **flags)
+    assert "! keep the admin port to friends: ADMIN_HOST is 0.0.0.0\n  → other" in out
+    assert "there is no ADMIN_PASSWORD: set one" in out
+    _, out = await checked("ports", **flags, admin_password="a long pass phrase 47")
+    assert "✓ keep the admin port to friends" in out
+    assert "a long pass phrase" not in out
 
 
 # The spool.
