@@ -62,6 +62,15 @@ def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
     return found
 
 
+def examples(*lines: str) -> str:
+    """Returns what a command's help ends with.
+
+    Args:
+        *lines: As they are typed.
+    """
+    return "\n\n".join(["Examples:", *lines])
+
+
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"audiohook {__version__}")

@@ -23,7 +23,7 @@ from audiohook import (
     worker,
 )
 from audiohook.authentication import configured_keys
-from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, start_log
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.keys import KeyRecord
 from audiohook.metrics import Metrics
 
@@ -36,7 +36,12 @@ _KEY_BYTES = 24
 _GC_THRESHOLDS = (20_000, 10, 3)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook serve",
+        "audiohook serve --port 3001 --recordings-dir /var/lib/audiohook",
+    )
+)
 def serve(
     *,
     port: Annotated[int | None, typer.Option(help="Port; overrides PORT.")] = None,
@@ -113,7 +118,9 @@ def _own_command() -> str:
         return str(path)
 
 
-@app.command()
+@app.command(
+    epilog=examples("audiohook recover --env-file /etc/audiohook/audiohook.env")
+)
 def recover(*, env_file: EnvFile = Path(".env")) -> None:
     """Finish what an earlier process left in the spool, without serving."""
     chosen = settings.load(env_file=env_file)
@@ -132,7 +139,12 @@ def recover(*, env_file: EnvFile = Path(".env")) -> None:
     sys.exit(trio.run(run))
 
 
-@app.command("worker")
+@app.command(
+    "worker",
+    epilog=examples(
+        "audiohook worker --queue https://sqs.eu-central-1.amazonaws.com/111122223333/calls"
+    ),
+)
 def work(
     *,
     queue: Annotated[
