@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml setup.py $(shell find audiohook -name '*.pyx' -o -name '*.pxd')
 
 .PHONY: run test test-slow coverage demo build dev fuzz fuzz-parsers sanitize sanitize-short audit bench \
-    bench-quick lint types wheel lambda clean help
+    bench-quick lint types wheel installed lambda screenshots clean help
 
 help:
 	@echo "make run        set up, and start the service"
@@ -22,7 +22,9 @@ help:
 	@echo "make audit      known holes in what is installed (asks pypi.org)"
 	@echo "make bench      all benchmarks, beside others' servers; a quarter of an hour"
 	@echo "make bench-quick  some of each, in two minutes"
+	@echo "make screenshots  the pictures of docs/page.md, of a service with simulated calls"
 	@echo "make lambda     the zip of the function of docs/elsewhere.md"
+	@echo "make installed  the wheel, in an environment of its own"
 	@echo "make lint types wheel clean"
 
 run: build
@@ -75,6 +77,10 @@ bench: dev
 bench-quick: dev
 	$(BIN)/python -m bench --quick
 
+# Of a service with simulated calls; needs chromium and asterisk-core-sounds-en-wav.
+screenshots: dev
+	$(BIN)/python -m tests.slow.screenshots
+
 lint: dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -85,6 +91,10 @@ types: dev
 wheel: dev
 	rm -rf dist
 	$(BIN)/python -m build
+
+# What is in dist/, in an environment of its own.
+installed: wheel
+	.ci/installed
 
 # The zip holds compiled modules: .venv has to be of the Python, and this machine of
 # the kind, that the function runs on; see docs/elsewhere.md.

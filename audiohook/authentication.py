@@ -205,6 +205,7 @@ def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
     keys: dict[str, KeyRecord] = {}
     if settings.api_keys_file is not None:
         keys = read_keys_file(settings.api_keys_file)
+        check_buckets(keys, settings, f"API_KEYS_FILE: {settings.api_keys_file}")
     if settings.api_key is not None:
         key = settings.api_key.get_secret_value()
         secret = None
@@ -218,6 +219,27 @@ def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
                 " secret of CLIENT_SECRET; remove it from one of the two"
             )
     return keys
+
+
+def check_buckets(
+    keys: Mapping[str, KeyRecord], settings: Settings, where: str
+) -> None:
+    """Refuse buckets of keys where the service itself stores in a folder.
+
+    Args:
+        keys: API keys.
+        settings: Where ``S3_BUCKET`` is.
+        where: What a line about it begins with.
+
+    Raises:
+        ConfigError: A key has one; the text names the label of that key.
+    """
+    for key, record in keys.items():
+        if record.bucket is not None and settings.s3_bucket is None:
+            raise ConfigError(
+                f"{where} key {label_of(key)}: bucket goes with S3_BUCKET, which is"
+                " not set; for example S3_BUCKET=my-recordings"
+            )
 
 
 def _check_unsigned(key: _Key, error: AuthenticationError) -> None:

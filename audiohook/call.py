@@ -17,8 +17,10 @@ import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
 from audiohook.admission import Admission, TurnedAway
+from audiohook.call_settings import Mode
 from audiohook.control import CallControl, Pauses
 from audiohook.errors import SpoolError
+from audiohook.minutes import Minutes
 from audiohook.protocol.events import (
     BinaryAccepted,
     CloseReceived,
@@ -40,6 +42,7 @@ from audiohook.protocol.messages import DisconnectReason
 from audiohook.protocol.session import Session
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ, Gap, GapKind
+from audiohook.recording.dialogue import Keep
 from audiohook.recording.journal import (
     ClosedFact,
     ContinuedSession,
@@ -50,11 +53,12 @@ from audiohook.recording.journal import (
     Opened,
     Participant,
     PausedFact,
+    TextFact,
     utc_text,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -62,9 +66,11 @@ if TYPE_CHECKING:
 
     from audiohook.admission import Place
     from audiohook.authentication import Authenticator, Credentials
+    from audiohook.call_settings import CallSettings
     from audiohook.control import Asker
     from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
+    from audiohook.keys import KeyRecord
     from audiohook.logs import Limiter
     from audiohook.metrics import Metrics
     from audiohook.protocol.events import SessionEvent
@@ -97,6 +103,14 @@ _GOODBYE_DEADLINE = 2 * SECONDS
 _LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
 
 
+def _no_choice(_key: KeyRecord, _custom_config: object) -> CallSettings | None:
+    return None
+
+
+async def _no_newer_keys() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What all calls of a service share.
@@ -114,8 +128,12 @@ class Surroundings:
             is certain to have no gap put before its end any more.
         sealed: Takes a call that is on disk whole.
         admission: Counts the calls that are let in.
+        choose: Decides on the settings of a call, by what goes with its key and by
+            its ``customConfig``; None leaves all to whoever finishes it.
+        look_again: Has newer keys looked for, and returns whether that was done.
         pauses: Those that were asked for, for sessions that are to come.
         clock: Unix time in seconds.
+        keep_dialogue: How much of text messages is kept.
     """
 
     authenticator: Authenticator
@@ -128,8 +146,11 @@ class Surroundings:
     opened: Callable[[SpooledCall, Callable[[], int]], None]
     sealed: Callable[[SpooledCall], None]
     admission: Admission = field(default_factory=Admission)
+    choose: Callable[[KeyRecord, object], CallSettings | None] = _no_choice
+    look_again: Callable[[], Awaitable[bool]] = _no_newer_keys
     pauses: Pauses = field(default_factory=Pauses)
     clock: Callable[[], float] = time.time
+    keep_dialogue: Keep = Keep.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +228,13 @@ class Call:
             now=trio.current_time(),
         )
         self._spooled: SpooledCall | None = None
+        self._settings: CallSettings | None = None
         self._sealed = False
+        self._minutes: Minutes | None = None
+        if surroundings.keep_dialogue is not Keep.NO:
+            self._minutes = Minutes(
+                surroundings.keep_dialogue, self._write, surroundings.clock
+            )
         # All the audio there is, and whether what never got to its file has been
         # written down.
         self._end_bytes: int | None = None
@@ -354,6 +381,7 @@ class Call:
             ):
                 await trio.aclose_forcefully(self._stream)
                 await self._seal_rest()
+                await self._hand_over()
             self._let_go()
             if "conversation" in self._ids:
                 self._around.pauses.leave(
@@ -418,7 +446,9 @@ class Call:
             return session.handle_timeout(now=now, audio_bytes=lane.audio_bytes)
         if isinstance(message, str):
             self._notes_drops()
-            return session.receive_text(message, now=now, audio_bytes=lane.pop_mark())
+            audio_bytes = lane.pop_mark()
+            self._take_down(message, audio_bytes)
+            return session.receive_text(message, now=now, audio_bytes=audio_bytes)
         # Once audio is taken out of the stream, what comes this way is no audio, or
         # was under way before, or stands behind a fault in the framing.
         events = session.receive_binary(
@@ -450,9 +480,10 @@ class Call:
         )
         if events is None:
             return False
+        self._take_down(text, self._lane.next_mark)
         for event in events:
             self._note(event)
-        self._owed = self._session.data_to_send()
+        self._owed = self._to_say()
         while self._owed and self._stream.say_now(self._owed[0]):
             self._owed.pop(0)
         if self._owed:
@@ -464,11 +495,23 @@ class Call:
     async def _send(self, connection: WebSocketConnection) -> None:
         """Sends what the session has to say; a peer that does not listen is gone."""
         owed, self._owed = self._owed, []
-        for text in owed + self._session.data_to_send():
+        for text in owed + self._to_say():
             try:
                 await connection.send_message(text)
             except ConnectionClosed:
                 return
+
+    def _take_down(self, text: str, audio_bytes: int) -> None:
+        """Puts a message of the peer into the minutes, if there are any."""
+        if self._minutes is not None:
+            self._minutes.heard(text, self._samples_in(audio_bytes))
+
+    def _to_say(self) -> list[str]:
+        """Takes what the session has to say."""
+        texts = self._session.data_to_send()
+        if self._minutes is not None:
+            self._minutes.said(texts, self._samples_so_far())
+        return texts
 
     async def _handle_all(
         self, events: list[SessionEvent], connection: WebSocketConnection
@@ -574,7 +617,9 @@ class Call:
             # Not a refused upgrade, which the client would never try again.
             self._turn_away(TurnedAway(refusal))
             return
-        if event.is_probe or event.media is None:
+        if not event.is_probe:
+            self._choose(event)
+        if event.is_probe or event.media is None or self._keeps_nothing:
             lane.ignore()
             if event.is_probe:
                 self._notes.outcome = "probe"
@@ -587,6 +632,8 @@ class Call:
                 return
             lane.keep(len(event.media.channels), self._spooled.audio_fd)
             self._around.opened(self._spooled, self._settled_bytes)
+            if self._minutes is not None:
+                self._minutes.begin()
         asker = None
         if self._spooled is not None:
             now = trio.current_time()
@@ -594,7 +641,9 @@ class Call:
         session.accept(event.media, now=trio.current_time(), hold=asker is not None)
         if asker is not None:
             self.control.begin_paused(asker)
-        self._stream.enlist(self._hear, self._session)
+        # What the sweep answers by itself nobody could take down.
+        is_seen = self._minutes is not None
+        self._stream.enlist(self._hear, None if is_seen else self._session)
         self._around.metrics.opening.observe(trio.current_time() - began)
         self._tell(
             "opened",
@@ -603,7 +652,26 @@ class Call:
             channels=[str(c) for c in event.media.channels] if event.media else [],
             language=_tag(event.parameters.language),
             reconnected=bool(event.parameters.continued_sessions),
+            mode=None if self._settings is None else str(self._settings.mode),
         )
+
+    def _choose(self, event: OpenReceived) -> None:
+        """Decides on the settings of the call, and says what does not count."""
+        around = self._around
+        custom_config = event.parameters.custom_config
+        self._settings = around.choose(self._credentials.record, custom_config)
+        if self._settings is not None and self._settings.ignored:
+            # Names are ours, and no reason repeats what was given.
+            self._noise(
+                logging.WARNING,
+                "custom_config_ignored",
+                key=self._credentials.key_id,
+                ignored=[f"{e.name} {e.reason}" for e in self._settings.ignored],
+            )
+
+    @property
+    def _keeps_nothing(self) -> bool:
+        return self._settings is not None and self._settings.mode is Mode.NEITHER
 
     def _turn_away(self, why: TurnedAway) -> None:
         """Answers ``open`` with ``disconnect``."""
@@ -654,6 +722,7 @@ class Call:
             ),
             key_label=self._credentials.key_id,
             retry_attempt=self._credentials.retry_attempt,
+            settings=self._settings,
         )
 
     async def _close(self, event: CloseReceived) -> None:
@@ -688,6 +757,19 @@ class Call:
             return
         self._lane.ignore()
         await self._seal(self._notes.outcome, complete=False)
+
+    async def _hand_over(self) -> None:
+        """Hands a call on whose messages are kept, now that there are no more.
+
+        The last of them, ``closed``, is sent after the call is sealed.
+        """
+        if self._minutes is None or self._spooled is None or not self._sealed:
+            return
+        try:
+            await self._around.spool.commit(self._spooled)
+        except SpoolError as error:
+            self._noise(logging.WARNING, "dialogue_not_whole", error=str(error))
+        self._around.sealed(self._spooled)
 
     def _let_go(self) -> None:
         """Gives up the lane, and a recording that could not be sealed.
@@ -735,7 +817,8 @@ class Call:
             self._noise(logging.ERROR, "cannot_seal", error=str(error))
             return False
         self._sealed = True
-        self._around.sealed(self._spooled)
+        if self._minutes is None:
+            self._around.sealed(self._spooled)
         return True
 
     async def _flush(self) -> None:
@@ -775,10 +858,15 @@ class Call:
         return gaps[-1].offset_samples * len(media.channels) if media and gaps else 0
 
     def _samples_so_far(self) -> int:
-        media = self._session.media
-        return self._lane.audio_bytes // len(media.channels) if media else 0
+        return self._samples_in(self._lane.audio_bytes)
 
-    def _write(self, fact: GapFact | LanguageFact | PausedFact | ControlFact) -> None:
+    def _samples_in(self, audio_bytes: int) -> int:
+        media = self._session.media
+        return audio_bytes // len(media.channels) if media else 0
+
+    def _write(
+        self, fact: GapFact | LanguageFact | PausedFact | ControlFact | TextFact
+    ) -> None:
         if self._spooled is None:
             return
         try:

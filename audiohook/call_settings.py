@@ -225,10 +225,7 @@ def read_call_settings(fields: Fields) -> CallSettings:
     Raises:
         ValueError: A field is missing or wrong.
     """
-    transcription = fields.anything("transcription")
-    sources = fields.anything("sources")
-    if not isinstance(transcription, dict) or not isinstance(sources, dict):
-        raise ValueError("transcription or sources are no objects")
+    sources = fields.optional_object("sources")
     ignored = [Fields(each) for each in fields.items("ignored")]
     return CallSettings(
         prefix=fields.text("prefix"),
@@ -237,7 +234,7 @@ def read_call_settings(fields: Fields) -> CallSettings:
         mode=Mode(fields.text("mode")),
         bucket=fields.optional_text("bucket"),
         language=fields.optional_text("language"),
-        transcription=transcription,
+        transcription=fields.optional_object("transcription"),
         keep_audio_days=fields.optional_count("keep_audio_days"),
         keep_transcripts_days=fields.optional_count("keep_transcripts_days"),
         sources={str(name): Source(value) for name, value in sources.items()},
@@ -315,6 +312,9 @@ class Chooser:
         )
         if key.bucket not in (None, self._bucket):
             values["bucket"], sources["bucket"] = key.bucket, Source.KEY
+        if values["mode"] is Mode.TRANSCRIBE:
+            # There is to be one audio less to delete.
+            values["keep_raw"], sources["keep_raw"] = False, sources["mode"]
         for name in ("keep_audio_days", "keep_transcripts_days"):
             days: int | None = getattr(key, name)
             if days is not None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from audiohook.authentication import FAILURE_DELAY
+from audiohook.authentication import FAILURE_DELAY, LOOK_AGAIN
 from audiohook.call import Call
 from audiohook.errors import AuthenticationError
 from audiohook.ingest.http import answer
 from audiohook.protocol.state import State
 
 if TYPE_CHECKING:
+    from audiohook.authentication import Credentials
     from audiohook.call import Surroundings
     from audiohook.ingest.http import RequestHead
     from audiohook.ingest.stream import DivertedStream
@@ -136,9 +137,7 @@ class CallDesk:
             await answer(stream, fault, b"Bad upgrade\n", headers=_WEBSOCKET_VERSION)
             return
         try:
-            credentials = around.authenticator.authenticate(
-                head.headers, head.target, now=around.clock()
-            )
+            credentials = await self._authenticate(head)
         except AuthenticationError as error:
             around.metrics.refused.labels(error.reason).inc()
             around.noise.write(logging.INFO, "handshake_refused", reason=error.reason)
@@ -161,6 +160,27 @@ class CallDesk:
             if not self._live:
                 self._none_live.set()
                 self._some_live = trio.Event()
+
+    async def _authenticate(self, head: RequestHead) -> Credentials:
+        """Judges a request, a second time if there may be newer keys.
+
+        Raises:
+            AuthenticationError: There must be no session.
+        """
+        around = self._around
+
+        def judge() -> Credentials:
+            return around.authenticator.authenticate(
+                head.headers, head.target, now=around.clock()
+            )
+
+        try:
+            return judge()
+        except AuthenticationError as error:
+            # The answer is late in any case, so nobody learns from this one.
+            if error.reason not in LOOK_AGAIN or not await around.look_again():
+                raise
+        return judge()
 
     async def watch(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

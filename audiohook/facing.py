@@ -39,16 +39,13 @@ def make_page(
     if rule is Rule.SHUT:
         log.warning(
             "admin_page_closed",
-            mend="set ADMIN_PASSWORD; other machines can reach the port, and without"
-            " a password they get no page there, but all that they got before:"
-            " /health, /ready, /stats and /metrics",
+            mend="other machines can reach the port: set ADMIN_PASSWORD, or"
+            " ADMIN_CLIENT_CA, to have the page there",
         )
     elif reached:
-        log.info(
-            "admin_page_open",
-            needs=str(rule),
-            without_password="/health /ready /stats /metrics",  # noqa: S106 - paths
-        )
+        needs = ["client certificate"] if settings.admin_client_ca else []
+        needs += ["password"] if rule is Rule.PASSWORD else []
+        log.info("admin_page_open", needs=needs, tls=_has_tls(settings))
     password = settings.admin_password
     access = Access(rule, password.get_secret_value() if password else None)
     return make_routes(surroundings, access, show_numbers=settings.show_numbers)
@@ -57,7 +54,13 @@ def make_page(
 def _rule(settings: Settings, *, reached: bool) -> Rule:
     if settings.admin_password is not None:
         return Rule.PASSWORD
-    return Rule.SHUT if reached else Rule.OPEN
+    # Without one nobody gets as far as to ask for anything.
+    has_certificate = settings.admin_client_ca is not None
+    return Rule.SHUT if reached and not has_certificate else Rule.OPEN
+
+
+def _has_tls(settings: Settings) -> bool:
+    return settings.admin_tls or settings.admin_client_ca is not None
 
 
 def _is_reached_from_outside(

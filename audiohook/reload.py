@@ -17,7 +17,7 @@ from audiohook.api.tokens import read_tokens_file
 from audiohook.authentication import configured_keys
 from audiohook.errors import ConfigError
 from audiohook.settings import Settings
-from audiohook.tls import make_tls_context
+from audiohook.tls import make_admin_tls_context, make_tls_context, renewable
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.api.tokens import Token, Tokens
-    from audiohook.authentication import Authenticator
+    from audiohook.key_ring import KeyRing
     from audiohook.keys import KeyRecord
 
 _RELOADED: Final = frozenset(
@@ -50,6 +50,7 @@ class _Fresh:
     keys: Mapping[str, KeyRecord]
     tokens: Sequence[Token] | None
     tls: ssl.SSLContext | None
+    admin_tls: ssl.SSLContext | None
 
 
 class Reloader:
@@ -58,7 +59,7 @@ class Reloader:
     Args:
         settings: What the service runs with.
         read: Finds the settings anew. It may block, and raise `ConfigError`.
-        authenticator: Gets the keys.
+        keys: Gets the keys.
         tokens: Gets the tokens of the API.
         log: Where lines go.
 
@@ -71,16 +72,17 @@ class Reloader:
         settings: Settings,
         read: Callable[[], Settings],
         *,
-        authenticator: Authenticator,
+        keys: KeyRing,
         tokens: Tokens,
         log: FilteringBoundLogger,
     ) -> None:
         self._settings = settings
         self._read = read
-        self._authenticator = authenticator
+        self._keys = keys
         self._tokens = tokens
         self._log = log
         self._tls = make_tls_context(settings)
+        self._admin_tls = make_admin_tls_context(settings)
         self._lock = trio.Lock()
         # Files may lie on a disk that hangs, which is to keep nobody else waiting.
         self._limiter = trio.CapacityLimiter(1)
@@ -89,6 +91,11 @@ class Reloader:
     def tls_context(self) -> Callable[[], ssl.SSLContext] | None:
         """Gives the settings for the next connection; None if there is no TLS."""
         return None if self._tls is None else self._current_tls
+
+    def admin_tls_context(self) -> ssl.SSLContext | None:
+        """Makes what the admin port speaks TLS by; None if it does not."""
+        first = make_admin_tls_context(self._settings)
+        return None if first is None else renewable(first, self._current_admin_tls)
 
     async def reload(self) -> bool:
         """Reads everything again, and puts it into force if all of it is good.
@@ -115,7 +122,8 @@ class Reloader:
     def _read_all(self) -> _Fresh:
         settings = self._read()
         keys = configured_keys(settings)
-        if not keys and _names_keys(self._settings):
+        secret_only = settings.api_keys_secret is not None
+        if not keys and not secret_only and _names_keys(self._settings):
             raise ConfigError(
                 "API_KEY: is not set any more, and neither is API_KEYS_FILE; nobody"
                 " could connect"
@@ -125,19 +133,30 @@ class Reloader:
             raise ConfigError(
                 "TLS_CERTIFICATE: TLS can be begun or ended by a restart only"
             )
-        return _Fresh(settings, keys, configured_tokens(settings), tls)
+        return _Fresh(
+            settings,
+            keys,
+            configured_tokens(settings),
+            tls,
+            make_admin_tls_context(settings),
+        )
 
     def _apply(self, fresh: _Fresh) -> None:
-        if fresh.keys:
-            self._authenticator.replace_keys(fresh.keys)
+        self._keys.take(fresh.settings, fresh.keys)
         self._tokens.replace(fresh.tokens)
         self._tls = fresh.tls
+        if fresh.admin_tls is not None:
+            self._admin_tls = fresh.admin_tls
         logs.set_level(logs.LEVELS[fresh.settings.log_level])
         self._log.info(
             "reloaded", keys=len(fresh.keys), log_level=fresh.settings.log_level
         )
         if names := _changed(self._settings, fresh.settings):
             self._log.warning("restart_needed", settings=names)
+
+    def _current_admin_tls(self) -> ssl.SSLContext:
+        assert self._admin_tls is not None
+        return self._admin_tls
 
     def _current_tls(self) -> ssl.SSLContext:
         assert self._tls is not None

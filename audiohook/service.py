@@ -26,6 +26,7 @@ from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
 from audiohook.call import Surroundings
+from audiohook.call_settings import Chooser
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.errors import SpoolError
@@ -35,10 +36,12 @@ from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
 from audiohook.ingest.pump import Pump
+from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
+from audiohook.recording.dialogue import Keep
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
@@ -177,7 +180,7 @@ class Service:
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
         self._spool, self._store, uploader = make_storage(settings)
-        self.index = make_index(settings, self._store, log=log)
+        self.index = make_index(settings, self._store, lambda: self._keys.keys, log=log)
         uploader.noted = self.index.note
         self._notifying = make_notifying(
             settings, metrics=self.metrics, log=log, clock=clock
@@ -202,11 +205,12 @@ class Service:
             new_calls_per_key=settings.new_calls_per_key,
         )
         authenticator = Authenticator(keys)
+        self._keys = KeyRing(settings, keys, authenticator, log=log)
         tokens = Tokens(configured_tokens(settings))
         self._reloader = Reloader(
             settings,
             read_settings or (lambda: settings),
-            authenticator=authenticator,
+            keys=self._keys,
             tokens=tokens,
             log=log,
         )
@@ -222,7 +226,10 @@ class Service:
                 opened=self._opened,
                 sealed=self._deliveries.add,
                 admission=self._admission,
+                choose=Chooser(settings).choose,
+                look_again=self._keys.look_again,
                 clock=clock,
+                keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
         self._listener = Listener(
@@ -297,6 +304,7 @@ class Service:
             host=settings.admin_host,
             port=settings.admin_port,
             inherited=sockets.get(ADMIN_SOCKETS, ()),
+            tls=self._reloader.admin_tls_context(),
             log=log,
         )
         self.admin_port = 0
@@ -368,6 +376,7 @@ class Service:
         async with trio.open_nursery() as foundation:
             try:
                 works = [
+                    self._keys.run,
                     *self._notifiers(),
                     self._spool.run,
                     self._pump.run,

@@ -243,6 +243,12 @@ class Settings(BaseSettings):
         description="Store a small `.dat` beside the WAV that its waveform is drawn from",
         examples=["true"],
     )
+    keep_dialogue: Literal["no", "masked", "full"] = Field(
+        "no",
+        description="Store the text messages of a call beside the WAV: masked without"
+        " numbers, names and what customConfig holds, full with them",
+        examples=["masked"],
+    )
     wav_encoding: Literal["pcm16", "ulaw"] = Field(
         "pcm16", description="Samples of the WAV", examples=["pcm16"]
     )
@@ -387,6 +393,17 @@ class Settings(BaseSettings):
         " other machines can reach it",
         examples=["correct-horse-battery-staple"],
     )
+    admin_tls: bool = Field(
+        False,
+        description="Speak TLS on that port, with TLS_CERTIFICATE",
+        examples=["true"],
+    )
+    admin_client_ca: Path | None = Field(
+        None,
+        description="Certificates (PEM) of those who sign for clients: with it that port"
+        " speaks TLS, and to nobody without a certificate by one of them",
+        examples=["/etc/audiohook/tls/clients.pem"],
+    )
     show_numbers: bool = Field(
         False,
         description="Show the numbers of callers on that page",
@@ -487,7 +504,10 @@ class Settings(BaseSettings):
             yield "TLS_CERTIFICATE: goes with TLS_KEY, which is not set"
         if self.tls_key and not self.tls_certificate:
             yield "TLS_KEY: goes with TLS_CERTIFICATE, which is not set"
-        for name in ("tls_certificate", "tls_key"):
+        for name in ("admin_tls", "admin_client_ca"):
+            if getattr(self, name) and not self.tls_certificate:
+                yield f"{name.upper()}: goes with TLS_CERTIFICATE, which is not set"
+        for name in ("tls_certificate", "tls_key", "admin_client_ca"):
             path: Path | None = getattr(self, name)
             try:
                 if path is not None:

@@ -10,19 +10,22 @@ from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
 from audiohook.storage.delivery import Deliveries
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.s3 import S3Store
+from audiohook.storage.layout import in_bucket
+from audiohook.storage.s3_buckets import S3Buckets
 from audiohook.storage.s3_client import S3Options
 from audiohook.storage.upload import Uploader
 from audiohook.transcribing import make_planner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.keys import KeyRecord
     from audiohook.metrics import Metrics
     from audiohook.recording.spooled import SpooledCall
     from audiohook.settings import Settings
+    from audiohook.storage.s3 import S3Store
     from audiohook.transcribing import Transcribing
 
 MIB = 1024 * 1024
@@ -49,7 +52,7 @@ def make_store(settings: Settings) -> FolderStore | S3Store:
     """Makes the store that the settings name: a bucket, or else a folder."""
     if settings.s3_bucket is None:
         return FolderStore(settings.recordings_dir)
-    return S3Store(
+    return S3Buckets(
         settings.s3_bucket,
         options=S3Options(
             encryption=settings.s3_encryption,
@@ -60,14 +63,39 @@ def make_store(settings: Settings) -> FolderStore | S3Store:
     )
 
 
+def places_of(
+    settings: Settings, keys: Callable[[], Mapping[str, KeyRecord]]
+) -> Callable[[], list[str]]:
+    """Returns what tells the beginnings of the keys of all calls.
+
+    Args:
+        settings: Say where calls go whose API key says nothing.
+        keys: Returns the API keys as they are now.
+    """
+
+    def places() -> list[str]:
+        found = {settings.s3_key_prefix: None}
+        for record in keys().values():
+            bucket = None if record.bucket == settings.s3_bucket else record.bucket
+            found[in_bucket(bucket, record.prefix or settings.s3_key_prefix)] = None
+        return list(found)
+
+    return places
+
+
 def make_index(
-    settings: Settings, store: FolderStore | S3Store, *, log: FilteringBoundLogger
+    settings: Settings,
+    store: FolderStore | S3Store,
+    keys: Callable[[], Mapping[str, KeyRecord]],
+    *,
+    log: FilteringBoundLogger,
 ) -> CallIndex:
-    """Makes the index of what is in the store."""
+    """Makes the index of what is in the store, wherever API keys have it."""
     return CallIndex(
         settings.recordings_dir / SPOOL_FOLDER / INDEX_FOLDER,
         store,
-        prefix=settings.s3_key_prefix,
+        places=places_of(settings, keys),
+        is_deep="prefix" in settings.custom_config_allow,
         log=log,
     )
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 from audiohook.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiohook.settings import Settings
 
 # What OpenSSL calls it, and what it is.
@@ -70,3 +72,42 @@ def make_tls_context(settings: Settings) -> ssl.SSLContext | None:
             " with its chain, the key without a password"
         ) from error
     return context
+
+
+def make_admin_tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Loads what the admin port speaks TLS by, if it does.
+
+    Blocking.
+
+    Raises:
+        ConfigError: A certificate cannot be used.
+    """
+    wanted = settings.admin_tls or settings.admin_client_ca is not None
+    context = make_tls_context(settings) if wanted else None
+    if context is not None and settings.admin_client_ca is not None:
+        try:
+            context.load_verify_locations(settings.admin_client_ca)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(
+                "ADMIN_CLIENT_CA: cannot be used; it must be a PEM file of certificates"
+            ) from error
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def renewable(
+    first: ssl.SSLContext, current: Callable[[], ssl.SSLContext]
+) -> ssl.SSLContext:
+    """Has a context take certificates, its own and those it trusts, from the current one.
+
+    For a server that keeps the context that it was given at the start. Whether
+    clients have to have a certificate stays as it was.
+
+    Source: SSL_set_SSL_CTX(3).
+    """
+
+    def renew(connection: ssl.SSLObject, _name: str, _context: ssl.SSLContext) -> None:
+        connection.context = current()
+
+    first.sni_callback = renew
+    return first

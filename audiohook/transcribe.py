@@ -22,7 +22,8 @@ from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.find import FoundFile, NoRecordingError, find_files
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.job_object import JobObject
-from audiohook.storage.layout import is_wav_key, transcript_key
+from audiohook.storage.layout import in_bucket, is_wav_key, transcript_key
+from audiohook.storage.summary import AudioState
 from audiohook.storing import SPOOL_FOLDER, make_store
 from audiohook.transcribing import make_account
 from audiohook.transcription.decisions import as_planned
@@ -166,13 +167,16 @@ class _Clerk:
         """Make a key of what was typed: a key, or how a shell or AWS names it."""
         bucket = self._settings.s3_bucket
         if bucket is not None:
-            if typed.startswith("s3://") and not typed.startswith(f"s3://{bucket}/"):
-                raise NoRecordingError(f"it is not in S3_BUCKET, which is {bucket}")
-            return typed.removeprefix(f"s3://{bucket}/").strip("/")
-        path, root = Path(typed), self._settings.recordings_dir
-        for base in (root, root.absolute()):
-            if path.is_relative_to(base):
-                return path.relative_to(base).as_posix()
+            if not typed.startswith("s3://"):
+                return typed.strip("/")
+            # It may be that of an API key.
+            named, _, key = typed.removeprefix("s3://").partition("/")
+            return in_bucket(None if named == bucket else named, key.strip("/"))
+        # As a shell completes it, from wherever it was typed.
+        path = Path(typed).resolve()
+        root = self._settings.recordings_dir.resolve()
+        if path.is_relative_to(root) and path != root:
+            return path.relative_to(root).as_posix()
         return typed.strip("/")
 
     async def _see_to(
@@ -196,7 +200,13 @@ class _Clerk:
         try:
             if await self._is_taken(file):
                 return False
-            planned = as_planned(Fields(json.loads(file.summary)), file.key)
+            summary = Fields(json.loads(file.summary))
+            if summary.anything("audio") == AudioState.DELETED:
+                self._say(
+                    file.key, "its audio was deleted once its transcript was stored"
+                )
+                return False
+            planned = as_planned(summary, file.key)
             outcome = await self._follow(errands, file, planned)
         except UnfinishedError as error:
             self._say(file.key, str(error))

@@ -15,6 +15,7 @@ import trio
 
 from audiohook import settings
 from audiohook.authentication import configured_keys
+from audiohook.key_ring import KeyRing
 from audiohook.service import Service
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
@@ -23,6 +24,7 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from audiohook.authentication import Authenticator
     from audiohook.simulator.report import CallReport
 
 KEY = "SGVsbG8sIEkgYW0gdGhlIEFQSSBrZXkh"
@@ -124,6 +126,12 @@ def make_service(
     )
     keys = configured_keys(chosen)
     return Service(chosen, keys, log=structlog.get_logger("audiohook"), clock=clock)
+
+
+def key_ring(chosen: settings.Settings, authenticator: Authenticator) -> KeyRing:
+    """Returns what gives an authenticator the keys that settings name."""
+    log = structlog.get_logger("audiohook")
+    return KeyRing(chosen, configured_keys(chosen), authenticator, log=log)
 
 
 @asynccontextmanager

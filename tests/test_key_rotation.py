@@ -17,7 +17,7 @@ from audiohook.authentication import Authenticator, configured_keys
 from audiohook.errors import AuthenticationError
 from audiohook.protocol.signature import sign
 from audiohook.reload import Reloader
-from tests.house import ORGANIZATION, SESSION
+from tests.house import ORGANIZATION, SESSION, key_ring
 
 if TYPE_CHECKING:
     from audiohook.settings import Settings
@@ -48,7 +48,7 @@ class Door:
         self.reloader = Reloader(
             chosen,
             self.read,
-            authenticator=self.authenticator,
+            keys=key_ring(chosen, self.authenticator),
             tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )

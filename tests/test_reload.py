@@ -19,7 +19,7 @@ from audiohook.authentication import Authenticator, configured_keys
 from audiohook.errors import AuthenticationError, ConfigError
 from audiohook.keys import KeyRecord
 from audiohook.reload import Reloader
-from tests.house import KEY, ORGANIZATION, SESSION
+from tests.house import KEY, ORGANIZATION, SESSION, key_ring
 from tests.test_tls import client_context, shake_hands, write_pair
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Machine:
         self.reloader = Reloader(
             chosen,
             lambda: self.read(),
-            authenticator=self.authenticator,
+            keys=key_ring(chosen, self.authenticator),
             tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )
@@ -169,7 +169,7 @@ async def test_key_that_was_made_up_stays(lines: list[Any], tmp_path: Path) -> N
     reloader = Reloader(
         chosen,
         lambda: chosen,
-        authenticator=authenticator,
+        keys=key_ring(chosen, authenticator),
         tokens=Tokens(None),
         log=structlog.get_logger("audiohook"),
     )
@@ -283,7 +283,7 @@ def test_start_with_a_certificate_that_cannot_be_used_is_one_line(
         Reloader(
             chosen,
             lambda: chosen,
-            authenticator=Authenticator({KEY: KeyRecord()}),
+            keys=key_ring(chosen, Authenticator({KEY: KeyRecord()})),
             tokens=Tokens(None),
             log=structlog.get_logger("audiohook"),
         )

@@ -108,6 +108,7 @@ def wav_key(recording: Recording) -> str:
         wav_key,
         lambda recording: recording.folder,
         lambda recording: recording.folder / "call.json",
+        lambda recording: os.path.relpath(recording.folder),
         lambda recording: next(recording.folder.glob("audio/*.wav")),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 import trio
@@ -53,6 +54,7 @@ class AdminServer:
         port: Port; 0 takes any that is free.
         log: For lines about the port.
         inherited: Listening sockets to use instead, which are owned from now on.
+        tls: What TLS is spoken by; None if it is not.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class AdminServer:
         port: int,
         log: FilteringBoundLogger,
         inherited: Sequence[socket.socket] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._app = app
         self._host = host
         self._port = port
         self._log = log
         self._inherited = inherited
+        self._tls = tls
 
     async def run(
         self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
@@ -99,19 +103,28 @@ class AdminServer:
                     socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_UNREAD * 1000)
                 )
             port: int = sockets[0].getsockname()[1]
-            if not is_loopback(self._host):
+            if not is_loopback(self._host) and not self._asks_for_certificates():
                 self._log.warning(
                     "admin_port_exposed",
                     host=self._host,
                     port=port,
-                    mend="whoever can reach it can read it; let a firewall decide who",
+                    open_to_all="/health /ready /stats /metrics",
+                    mend="let a firewall decide who reaches it",
                 )
-            self._log.info("admin_listening", host=self._host, port=port)
+            self._log.info(
+                "admin_listening",
+                host=self._host,
+                port=port,
+                **({} if self._tls is None else {"tls": True}),
+            )
             task_status.started(port)
             await self._serve_for_ever(sockets)
         finally:
             for each in sockets:
                 each.close()
+
+    def _asks_for_certificates(self) -> bool:
+        return self._tls is not None and self._tls.verify_mode is ssl.CERT_REQUIRED
 
     async def _serve_for_ever(self, sockets: Sequence[trio.socket.SocketType]) -> None:
         while True:
@@ -132,7 +145,9 @@ class AdminServer:
             with trio.CancelScope(shield=True):
                 # Each library has types of its own for the same protocol.
                 app = cast("ASGIFramework", self._app)
-                await serve(app, _config(sockets), shutdown_trigger=stop.wait)
+                await serve(
+                    app, _config(sockets, self._tls), shutdown_trigger=stop.wait
+                )
             nursery.cancel_scope.cancel()
 
 
@@ -143,8 +158,26 @@ async def _set_when_cancelled(stop: trio.Event) -> None:
         stop.set()
 
 
-def _config(sockets: Sequence[trio.socket.SocketType]) -> Config:
-    config = Config()
+class _Config(Config):
+    """Takes TLS as we have it, in place of files."""
+
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def ssl_enabled(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.tls is not None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        """Returns what it is spoken by."""
+        return self.tls
+
+
+def _config(
+    sockets: Sequence[trio.socket.SocketType], tls: ssl.SSLContext | None
+) -> Config:
+    config = _Config()
+    config.tls = tls
     # Copies, which it closes; so it can be started again, and on the same port.
     config.bind = [f"fd://{os.dup(each.fileno())}" for each in sockets]
     # Heard from WARNING on, in our handler; it would make one of its own.

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import trio
@@ -38,6 +39,7 @@ from audiohook.protocol.state import State
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
+from audiohook.storage.layout import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -64,6 +66,8 @@ Action = Literal["pause", "resume", "end"]
 # A conversation has a handful of sessions; each costs a read of the store.
 _MOST_SESSIONS: Final = 20
 _LONGEST_SUMMARY: Final = MIB
+# Start, conversation, participant.
+_NAME_PARTS: Final = 3
 _ADDRESS_LIFE: Final = 15 * MINUTES
 # How old what is known of other processes may be.
 _FRESH: Final = 1.0
@@ -189,7 +193,9 @@ class Calls:
 
     async def file(self, ask: Ask) -> Response:
         """Sends a file of a recording, or says where it is."""
-        key = files.key_of(self._around.prefix, ask.path["name"], ask.path["file"])
+        name = ask.path["name"]
+        prefix = await self._prefix_of(name)
+        key = files.key_of(prefix, name, ask.path["file"])
         if key is None:
             raise ProblemError(Code.NOT_FOUND)
         store = self._around.store
@@ -306,6 +312,16 @@ class Calls:
             complete=entry.complete,
         )
 
+    async def _prefix_of(self, name: str) -> str:
+        """Return where a recording is; a call may have a prefix of its own."""
+        parts = name.split("_")
+        if len(parts) >= _NAME_PARTS:
+            query = Query(conversation=parts[1])
+            for each in await self._around.index.search(query, _MOST_SESSIONS):
+                if each.entry.key.endswith(f"/{name}"):
+                    return each.entry.key.removesuffix(name)
+        return self._around.prefix
+
     async def _stored(self, found: Found) -> SessionItem:
         entry = found.entry
         data = await self._around.store.read(f"{entry.key}/{SUMMARY_NAME}")
@@ -331,9 +347,9 @@ class Calls:
     async def _links(self, folder: str, call: Mapping[str, Any]) -> list[Link]:
         links = [await self._link(f"{folder}/{SUMMARY_NAME}", {})]
         for each in _objects(call):
-            key = each["key"]
+            key = beside(folder, each["key"])
             # Only what is beside it: the JSON may be anybody's.
-            if key.startswith(f"{folder}/"):
+            if key.startswith(f"{folder}/") and not each.get("deleted"):
                 links.append(await self._link(key, each))
         return links
 
@@ -344,7 +360,9 @@ class Calls:
         if isinstance(store, SigningStore):
             href, expires = await store.presign(key, _ADDRESS_LIFE), _ADDRESS_LIFE
         else:
-            name = key.removeprefix(self._around.prefix).partition("/")[0]
+            parts = PurePosixPath(key).parts
+            at = -2 if file == SUMMARY_NAME else -3
+            name = parts[at] if len(parts) >= -at else ""
             href = f"{self._around.base}/recordings/{name}/{file}"
         return Link(
             file=file,

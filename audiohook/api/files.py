@@ -24,6 +24,7 @@ _TYPES: Final = {
     "wav": "audio/wav",
     "raw": "application/octet-stream",
     "dat": "application/octet-stream",
+    "jsonl": "application/jsonl",
     "json": "application/json",
     "txt": "text/plain; charset=utf-8",
     "srt": "application/x-subrip; charset=utf-8",
@@ -48,7 +49,7 @@ def key_of(prefix: str, name: str, file: str) -> str | None:
     stem, _, ending = file.rpartition(".")
     if not stem.startswith(name):
         return None
-    if ending in ("wav", "raw", "dat"):
+    if ending in ("wav", "raw", "dat", "jsonl"):
         return f"{prefix}{name}/audio/{file}"
     if ending in ("json", "txt", "srt", "vtt"):
         return f"{prefix}{name}/transcripts/{file}"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from audiohook import install, logs, settings
 from audiohook.api.tokens import Scope, make_token
+from audiohook.authentication import configured_keys
 from audiohook.checks import (
     CHECKS,
     Expectations,
@@ -190,7 +191,9 @@ def index(*, env_file: EnvFile = Path(".env")) -> None:
     log = start_log(chosen)
 
     async def run() -> int:
-        calls = make_index(chosen, make_store(chosen), log=log)
+        calls = make_index(
+            chosen, make_store(chosen), lambda: configured_keys(chosen), log=log
+        )
         console = Console(stderr=True, highlight=False)
         with console.status("reading the store …") as status:
             done = await calls.build(

@@ -66,7 +66,7 @@ def serve(
         log.warning("env_file_absent", path=str(env_file))
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
-    if not keys:
+    if not keys and chosen.api_keys_secret is None:
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
         announce = _announcement(key, env_file)

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from audiohook.recording.fields import Fields
+from audiohook.storage.layout import beside
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -111,7 +112,8 @@ def entry_of(key: str, summary: bytes) -> Entry:
     duration = fields.anything("duration")
     if not isinstance(duration, int | float) or not math.isfinite(duration):
         raise ValueError("duration is not a number")
-    state, texts = _transcripts(fields.items("transcripts"))
+    state, found = _transcripts(fields.items("transcripts"))
+    texts = tuple(beside(key, each) for each in found)
     return Entry(
         key=key.rpartition("/")[0],
         session=_plain(fields.text("sessionId")),

@@ -11,10 +11,10 @@ import trio
 
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.database import Database
-from audiohook.index.rebuild import Pass, catch_up, load
+from audiohook.index.rebuild import Extent, Pass, catch_up, load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -67,15 +67,23 @@ class CallIndex:
     Args:
         folder: Where its file is; made if it is not there.
         store: Where recordings are.
-        prefix: What their keys begin with.
+        places: Returns what their keys may begin with.
+        is_deep: Whether they may lie deeper than right below such a beginning.
         log: For what an operator must see.
     """
 
     def __init__(
-        self, folder: Path, store: Store, *, prefix: str, log: FilteringBoundLogger
+        self,
+        folder: Path,
+        store: Store,
+        *,
+        places: Callable[[], Sequence[str]],
+        is_deep: bool = False,
+        log: FilteringBoundLogger,
     ) -> None:
         self._store = store
-        self._prefix = prefix
+        self._places = places
+        self._is_deep = is_deep
         self._log = log
         self._writer = Database(folder)
         self._writing = trio.CapacityLimiter(1)
@@ -148,7 +156,11 @@ class CallIndex:
             UploadError: The store cannot be listed.
         """
         return await catch_up(
-            self._write, self._store, self._prefix, whole=True, progress=progress
+            self._write,
+            self._store,
+            Extent(self._places(), is_deep=self._is_deep),
+            whole=True,
+            progress=progress,
         )
 
     def statistics(self) -> IndexStatistics:
@@ -231,7 +243,8 @@ class CallIndex:
 
     async def _make_pass(self) -> None:
         self._building = True
-        done = await catch_up(self._write, self._store, self._prefix, whole=False)
+        extent = Extent(self._places(), is_deep=self._is_deep)
+        done = await catch_up(self._write, self._store, extent, whole=False)
         self._told.discard("pass")
         if done.taken or done.forgotten:
             self._log.info(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SUMMARY_NAME: Final = "call.json"
+# What recordings are called, see `audiohook.storage.summary.recording_name`; whatever
+# else lies beside them may hold some.
+_NAME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9-]{8}\.[0-9]{3}Z_")
+# Parts of a prefix that customConfig may ask for, and of how many others it may.
+_DEEPEST: Final = 64
+_MOST_PLACES: Final = 1000
 # Requests to the store at a time, beside those of the calls.
 _PARALLEL: Final = 4
 # Keys that are looked up, and recordings that are written, at a time.
@@ -52,6 +59,19 @@ class Pass:
     taken: int = 0
     unreadable: int = 0
     forgotten: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Where recordings are.
+
+    Attributes:
+        places: What their keys may begin with, each with a slash at the end.
+        is_deep: Whether they may lie deeper than right below those.
+    """
+
+    places: Sequence[str]
+    is_deep: bool = False
 
 
 async def load(
@@ -88,7 +108,7 @@ async def load(
 async def catch_up(
     run: Run,
     store: Store,
-    prefix: str,
+    extent: Extent,
     *,
     whole: bool,
     progress: Callable[[int], None] = lambda _: None,
@@ -102,13 +122,14 @@ async def catch_up(
     Args:
         run: Has something done to the database.
         store: Where recordings are.
-        prefix: What their keys begin with.
+        extent: Where in it.
         whole: Whether to read everything anew, and forget what is gone.
         progress: Told how many recordings there were so far.
 
     Raises:
         CallIndexError: The index cannot be written.
-        UploadError: The store cannot be listed.
+        UploadError: The store cannot be listed, or not everywhere; whatever could be
+            was taken in, and nothing was forgotten.
     """
     done = Pass()
     if not isinstance(store, ListableStore):
@@ -120,15 +141,60 @@ async def catch_up(
     else:
         newest = await run(lambda database: database.newest_ms())
         after = "" if newest is None else _name_before(newest)
-    async with aclosing(store.list_names(prefix, after=after)) as pages:
-        async for names in pages:
-            for start in range(0, len(names), _BATCH):
-                keys = [f"{prefix}{each}" for each in names[start : start + _BATCH]]
-                await _take_in(run, store, keys, done, everything=everything)
-                progress(done.seen)
+    walk = _Walk(run, store, extent, done, after, everything=everything)
+    fault: UploadError | None = None
+    for place in extent.places:
+        try:
+            await walk.go(place, progress)
+        except UploadError as error:
+            # A bucket of one API key is not to keep those of others from being found.
+            fault = fault or error
+    if fault is not None:
+        raise fault
     if everything:
         done.forgotten = await run(lambda database: database.end_pass(generation))
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One way through the store."""
+
+    run: Run
+    store: ListableStore
+    extent: Extent
+    done: Pass
+    after: str
+    everything: bool = field(kw_only=True)
+
+    async def go(self, place: str, progress: Callable[[int], None]) -> None:
+        """Takes in what lies below a place, and deeper if recordings may."""
+        places = [(place, 0)]
+        while places:
+            place, depth = places.pop()
+            deeper: list[str] = []
+            async with aclosing(
+                self.store.list_names(place, after=self.after)
+            ) as pages:
+                async for names in pages:
+                    found = names
+                    if self.extent.is_deep:
+                        found = [each for each in names if _NAME.match(each)]
+                        deeper += [each for each in names if not _NAME.match(each)]
+                    await self._take(place, found, progress)
+            if depth < _DEEPEST:
+                below = deeper[:_MOST_PLACES]
+                places += [(f"{place}{each}/", depth + 1) for each in below]
+
+    async def _take(
+        self, place: str, names: Sequence[str], progress: Callable[[int], None]
+    ) -> None:
+        for start in range(0, len(names), _BATCH):
+            keys = [f"{place}{each}" for each in names[start : start + _BATCH]]
+            await _take_in(
+                self.run, self.store, keys, self.done, everything=self.everything
+            )
+            progress(self.done.seen)
 
 
 async def _take_in(

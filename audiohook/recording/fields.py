@@ -71,6 +71,13 @@ class Fields:
         """Return an object."""
         return Fields(self._fields.get(name))
 
+    def optional_object(self, name: str) -> dict[str, Any]:
+        """Return an object as it is; an empty one if there is none."""
+        value = self._fields.get(name)
+        if not isinstance(value, dict | None):
+            raise ValueError(f"{name} is not an object")
+        return value or {}
+
     def anything(self, name: str) -> object:
         """Return whatever it is; ``None`` if there is nothing."""
         return self._fields.get(name)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from audiohook.call_settings import CallSettings, read_call_settings
 from audiohook.protocol.timeline import Gap, GapKind, Timeline
 from audiohook.protocol.wire import check_depth, finite
 from audiohook.recording import transcripts
@@ -126,6 +127,7 @@ class Opened:
         continued_sessions: Predecessors, if the client reconnected.
         key_label: Which API key let the call in; not the key itself.
         retry_attempt: How often the client had tried before, as it came.
+        settings: What was decided on it; None leaves all to whoever finishes it.
 
     Raises:
         ValueError: An id, the time or the media cannot be used.
@@ -144,6 +146,7 @@ class Opened:
     continued_sessions: tuple[ContinuedSession, ...] = ()
     key_label: str | None = None
     retry_attempt: int | None = None
+    settings: CallSettings | None = None
 
     def __post_init__(self) -> None:
         if not is_uuid(self.session_id):
@@ -216,6 +219,23 @@ class ControlFact:
     reason: str | None
     at: str
     offset_samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextFact:
+    """A text message that came or went, as it is kept.
+
+    Attributes:
+        direction: ``in`` or ``out``, see `audiohook.recording.dialogue.Direction`.
+        at: When, in UTC with milliseconds, see `utc_text`.
+        offset_samples: Samples of each channel that had come by then.
+        message: Its JSON, without what must not be kept.
+    """
+
+    direction: str
+    at: str
+    offset_samples: int
+    message: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +339,17 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class AudioDeleted:
+    """An object with audio was deleted again, since only its transcript was wanted.
+
+    Attributes:
+        key: Where it was.
+    """
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Delivered:
     """The store has confirmed all of the call; only transcripts are missing.
 
@@ -337,12 +368,14 @@ Fact: TypeAlias = (
     | LanguageFact
     | PausedFact
     | ControlFact
+    | TextFact
     | ClosedFact
     | Planned
     | UploadBegun
     | PartStored
     | UploadDropped
     | Stored
+    | AudioDeleted
     | Delivered
     | Done
     | TranscriptFact
@@ -384,6 +417,9 @@ def _read_opened(fields: Fields) -> Opened:
         ),
         key_label=fields.optional_text("key_label"),
         retry_attempt=fields.optional_count("retry_attempt"),
+        settings=None
+        if fields.anything("settings") is None
+        else read_call_settings(fields.nested("settings")),
     )
 
 
@@ -412,6 +448,15 @@ def _read_control(fields: Fields) -> ControlFact:
         reason=fields.optional_text("reason"),
         at=fields.text("at"),
         offset_samples=fields.count("offset_samples"),
+    )
+
+
+def _read_text(fields: Fields) -> TextFact:
+    return TextFact(
+        direction=fields.text("direction"),
+        at=fields.text("at"),
+        offset_samples=fields.count("offset_samples"),
+        message=fields.anything("message"),
     )
 
 
@@ -463,6 +508,10 @@ def _read_stored(fields: Fields) -> Stored:
     return Stored(fields.text("key"), fields.count("size"), fields.text("sha256"))
 
 
+def _read_audio_deleted(fields: Fields) -> AudioDeleted:
+    return AudioDeleted(fields.text("key"))
+
+
 def _read_delivered(_fields: Fields) -> Delivered:
     return Delivered()
 
@@ -477,12 +526,14 @@ _READERS: Final[Mapping[str, Callable[[Fields], Fact]]] = {
     "language": _read_language,
     "paused": _read_paused,
     "control": _read_control,
+    "text": _read_text,
     "closed": _read_closed,
     "planned": _read_planned,
     "upload_begun": _read_upload_begun,
     "part_stored": _read_part_stored,
     "upload_dropped": _read_upload_dropped,
     "stored": _read_stored,
+    "audio_deleted": _read_audio_deleted,
     "delivered": _read_delivered,
     "done": _read_done,
     **transcripts.READERS,
@@ -493,12 +544,14 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
     LanguageFact: "language",
     PausedFact: "paused",
     ControlFact: "control",
+    TextFact: "text",
     ClosedFact: "closed",
     Planned: "planned",
     UploadBegun: "upload_begun",
     PartStored: "part_stored",
     UploadDropped: "upload_dropped",
     Stored: "stored",
+    AudioDeleted: "audio_deleted",
     Delivered: "delivered",
     Done: "done",
     **transcripts.WORDS,
@@ -584,6 +637,7 @@ class CallRecord:
         languages: Changes of language in order of arrival.
         paused: Whether the client has stopped sending.
         controls: What somebody on our side did to the call, in order.
+        texts: How many text messages are kept; they stay in the journal.
         askers: Gaps that somebody on our side asked for, by their offsets.
         closed: How it ended; ``None`` while it lives or if it was cut off. The
             last such fact counts.
@@ -591,6 +645,7 @@ class CallRecord:
         uploads: Uploads under way, by key.
         stored: What the store has confirmed, by key.
         jobs: What is known of the transcripts, by the keys of the WAV files.
+        deleted: Keys of objects with audio that were deleted again.
         delivered: Whether the store has confirmed all but transcripts.
         done: Whether the call may leave the spool.
     """
@@ -599,6 +654,7 @@ class CallRecord:
         "askers",
         "closed",
         "controls",
+        "deleted",
         "delivered",
         "done",
         "gaps",
@@ -608,6 +664,7 @@ class CallRecord:
         "paused",
         "planned",
         "stored",
+        "texts",
         "uploads",
     )
 
@@ -617,12 +674,14 @@ class CallRecord:
         self.languages: list[LanguageFact] = []
         self.paused = False
         self.controls: list[ControlFact] = []
+        self.texts = 0
         self.askers: dict[int, GapFact] = {}
         self.closed: ClosedFact | None = None
         self.planned: Planned | None = None
         self.uploads: dict[str, OpenUpload] = {}
         self.stored: dict[str, Stored] = {}
         self.jobs: dict[str, JobRecord] = {}
+        self.deleted: frozenset[str] = frozenset()
         self.delivered = False
         self.done = False
 
@@ -646,12 +705,16 @@ class CallRecord:
                 raise ValueError("opened twice")
             case GapFact() | LanguageFact() | PausedFact() | ControlFact():
                 self._apply_to_audio(fact)
+            case TextFact():
+                self.texts += 1
             case ClosedFact():
                 self.closed = fact
             case Planned():
                 self.planned = fact
                 # They were for files under another name.
                 self.jobs.clear()
+            case AudioDeleted(key):
+                self.deleted |= {key}
             case Delivered():
                 self.delivered = True
             case Done():

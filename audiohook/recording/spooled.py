@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -106,6 +107,22 @@ class SpooledCall:
             return disk.read_at(self.files.audio_fd, offset, wanted)
         except OSError as exc:
             raise spool_error(f"audio of call {self.files.name}", exc) from exc
+
+    def read_journal(self) -> bytes:
+        """Read the journal as far as it is written. It blocks.
+
+        Raises:
+            SpoolError: The disk refused.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(self.folder / disk.JOURNAL, flags)
+            try:
+                return disk.read_at(fd, 0, self.files.journal_bytes)
+            finally:
+                os.close(fd)
+        except OSError as exc:
+            raise spool_error(f"journal of call {self.files.name}", exc) from exc
 
     def release(self) -> None:
         """Give the call up: close its files and so its lock. Once is enough.

@@ -9,7 +9,7 @@ Nothing here touches a disk, a network or a clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -18,6 +18,8 @@ from audiohook.recording.fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from pydantic import JsonValue
 
 
 class Choice(StrEnum):
@@ -59,6 +61,9 @@ class TranscriptPlanned:
         reason: Why, unless it gets a transcript.
         channels: Names of the file's channels, in order.
         language: Language tag of the call, or ``None``.
+        chosen_language: What this call has in place of TRANSCRIBE_LANGUAGE.
+        parameters: Laid over those of all jobs; None takes one away.
+        deletes_audio: Whether the file is deleted once its transcript is stored.
     """
 
     key: str
@@ -66,6 +71,9 @@ class TranscriptPlanned:
     reason: str | None = None
     channels: tuple[str, ...] = ()
     language: str | None = None
+    chosen_language: str | None = None
+    parameters: Mapping[str, JsonValue] = field(default_factory=dict)
+    deletes_audio: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +399,9 @@ def _read_planned(fields: Fields) -> TranscriptPlanned:
         reason=fields.optional_text("reason"),
         channels=tuple(str(name) for name in fields.items("channels")),
         language=fields.optional_text("language"),
+        chosen_language=fields.optional_text("chosen_language"),
+        parameters=fields.optional_object("parameters"),
+        deletes_audio=fields.anything("deletes_audio") is True,
     )
 
 

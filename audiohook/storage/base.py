@@ -258,6 +258,18 @@ class VersionedStore(Store, Protocol):
 
 
 @runtime_checkable
+class DeletingStore(Store, Protocol):
+    """A store that deletes objects."""
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; no fault if there is none.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+
+
+@runtime_checkable
 class ListableStore(Store, Protocol):
     """A store of which one can ask what is there."""
 

@@ -14,13 +14,16 @@ from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.layout import (
+    dialogue_key,
     peaks_key,
     raw_key,
+    split_bucket,
     summary_key,
     summary_key_of,
     wav_files,
 )
 from audiohook.storage.summary import (
+    AudioState,
     metadata,
     session_of,
     summarize,
@@ -71,6 +74,8 @@ async def update(
     keys = [*wavs, raw_key(plan)] if plan.keep_raw else list(wavs)
     if plan.keep_peaks:
         keys += [peaks_key(key) for key in wavs]
+    if record.texts:
+        keys.append(dialogue_key(plan))
     try:
         objects = [record.stored[key] for key in keys]
     except KeyError as exc:
@@ -164,6 +169,61 @@ async def tell(store: VersionedStore, job: JobRecord) -> bool:
     raise UploadError(f"{key} changes too often")
 
 
+async def tell_deleted(store: VersionedStore, wav_key: str) -> None:
+    """Have the JSON of a call say that one of its files was deleted.
+
+    Args:
+        store: Where the call is.
+        wav_key: That file.
+
+    Raises:
+        UploadError: The store did not do as asked; try again later.
+    """
+    key = summary_key_of(wav_key)
+    for _ in range(_TRIES):
+        found = await store.fetch(key)
+        told = None if found is None else _without_audio(found.data, wav_key)
+        if found is None or told is None or told == found.data:
+            return
+        try:
+            await store.swap(key, told, found.tag, metadata=found.metadata)
+        except KeyExistsError:
+            continue
+        return
+    raise UploadError(f"{key} changes too often")
+
+
+def _without_audio(summary: bytes, wav_key: str) -> bytes | None:
+    """Mark a file as deleted; None if the JSON is none of ours."""
+    try:
+        value = json.loads(summary)
+    except (ValueError, RecursionError):
+        return None
+    objects = value.get("objects") if isinstance(value, dict) else None
+    if not isinstance(objects, list):
+        return None
+    _, plain = split_bucket(wav_key)
+    waves = [
+        each
+        for each in objects
+        if isinstance(each, dict) and str(each.get("key")).endswith(".wav")
+    ]
+    for each in waves:
+        if each["key"] == plain:
+            each["deleted"] = True
+    if all(each.get("deleted") for each in waves):
+        value["audio"] = AudioState.DELETED
+    return _written(value)
+
+
+def _written(value: object) -> bytes:
+    try:
+        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which JSON can carry only as an escape.
+        return (json.dumps(value, indent=2) + "\n").encode()
+
+
 def _with_entry(summary: bytes, entry: dict[str, object]) -> bytes | None:
     """Put an entry in place of that on the same file; None if there is none."""
     try:
@@ -179,8 +239,4 @@ def _with_entry(summary: bytes, entry: dict[str, object]) -> bytes | None:
             break
     else:
         return None
-    try:
-        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which JSON can carry only as an escape.
-        return (json.dumps(value, indent=2) + "\n").encode()
+    return _written(value)

@@ -113,6 +113,12 @@ class _Entry:
     due: float = 0.0
 
     @property
+    def is_apart(self) -> bool:
+        """Whether it goes to a bucket of its API key, whose faults are its own."""
+        own = self.call.record.opened.settings
+        return own is not None and own.bucket is not None
+
+    @property
     def age(self) -> tuple[str, int, _Entry]:
         """Sorts the oldest call first."""
         return self.call.record.opened.started_at, self.order, self
@@ -225,7 +231,7 @@ class Deliveries:
                     entry.is_busy, entry.progressed = True, False
                     self._active += 1
                     self._live_active += not finishes
-                    attempt = self._breaker.begin()
+                    attempt = 0 if entry.is_apart else self._breaker.begin()
                     nursery.start_soon(self._deliver, entry, attempt, finishes)
         finally:
             for _, _, entry in (*self._ready, *self._waiting):
@@ -299,20 +305,35 @@ class Deliveries:
                 at = self._breaker.next_at
                 if at > now:
                     wake = min(wake, at)
+                    if (entry := self._pick_apart()) is not None:
+                        return entry
                 elif (entry := self._pick()) is not None:
                     return entry
             with trio.move_on_at(wake):
                 await self._news.wait()
 
+    def _pick_apart(self) -> _Entry | None:
+        """Picks a call that does not need the store which fails."""
+        apart = [item for item in self._ready if item[2].is_apart]
+        return self._take_out(min(apart)) if apart else None
+
+    def _take_out(self, item: _ByAge) -> _Entry:
+        self._ready.remove(item)
+        heapq.heapify(self._ready)
+        return item[2]
+
     def _pick(self) -> _Entry | None:
         if self._ready:
             if not self._breaker.is_open:
                 return heapq.heappop(self._ready)[2]
-            # Not the same again, which may be at fault itself.
-            item = min(self._ready, key=lambda item: (item[2].tries, item[:2]))
-            self._ready.remove(item)
-            heapq.heapify(self._ready)
-            return item[2]
+            # One that tells how the store does; and not the same again, which may be
+            # at fault itself.
+            return self._take_out(
+                min(
+                    self._ready,
+                    key=lambda item: (item[2].is_apart, item[2].tries, item[:2]),
+                )
+            )
         while self._live_ready and self._live_active < _LIVE_PARALLEL:
             entry = heapq.heappop(self._live_ready)[2]
             entry.is_queued = False
@@ -366,7 +387,8 @@ class Deliveries:
             entry.is_busy = False
             self._active -= 1
             self._live_active -= not finishes
-        if isinstance(error, UploadError) and is_stores_own(error):
+        is_stores = isinstance(error, UploadError) and is_stores_own(error)
+        if isinstance(error, UploadError) and is_stores and not entry.is_apart:
             now, lasting = trio.current_time(), not error.retryable
             self._breaker.fail(attempt, error, now, lasting=lasting)
         self._breaker.end(attempt)
@@ -396,7 +418,7 @@ class Deliveries:
                 self._warn("call_not_removed", entry, error)
             return
         pause = self._fail(entry, error)
-        if self._breaker.is_open:
+        if self._breaker.is_open and not entry.is_apart:
             # When it is tried again is up to the store, not to the call.
             self._make_ready(entry)
         else:
@@ -417,7 +439,7 @@ class Deliveries:
         elif not entry.call.released:
             pause = self._fail(entry, error)
             entry.due = trio.current_time() + pause
-            if not self._breaker.is_open:
+            if entry.is_apart or not self._breaker.is_open:
                 self._complain(entry, error, pause)
 
     def _fail(self, entry: _Entry, error: Exception) -> float:
@@ -434,6 +456,8 @@ class Deliveries:
 
     def _note_progress(self, entry: _Entry) -> None:
         entry.progressed = True
+        if entry.is_apart:
+            return
         self._breaker.succeed()
         if self._told_of_trouble:
             self._told_of_trouble = False

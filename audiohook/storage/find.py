@@ -12,7 +12,7 @@ from audiohook.recording.fields import Fields
 from audiohook.recording.journal import is_uuid
 from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.base import check_key
-from audiohook.storage.layout import is_wav_key
+from audiohook.storage.layout import beside, is_wav_key, split_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ async def find_files(store: Store, key: str) -> list[FoundFile]:
     """
     folder = _folder_of(key)
     try:
-        check_key(f"{folder}/{_SUMMARY}")
+        check_key(split_bucket(f"{folder}/{_SUMMARY}")[1])
     except UploadError as error:
         raise NoRecordingError(str(error)) from error
     summary = await store.read(f"{folder}/{_SUMMARY}")
@@ -75,7 +75,7 @@ async def find_files(store: Store, key: str) -> list[FoundFile]:
             " the folder of a call, its WAV or its call.json"
         )
     try:
-        files = list(_files(Fields(json.loads(summary)), summary))
+        files = list(_files(folder, Fields(json.loads(summary)), summary))
     except (ValueError, RecursionError) as error:
         raise NoRecordingError(
             f"{folder}/{_SUMMARY} cannot be understood ({error})"
@@ -95,13 +95,13 @@ def _folder_of(key: str) -> str:
     return str(path)
 
 
-def _files(summary: Fields, data: bytes) -> Iterator[FoundFile]:
+def _files(folder: str, summary: Fields, data: bytes) -> Iterator[FoundFile]:
     session_id = summary.text("sessionId")
     if not is_uuid(session_id):
         raise ValueError("sessionId is no id")
     for value in summary.items("transcripts"):
         entry = Fields(value)
-        key = entry.text("audio")
+        key = beside(folder, entry.text("audio"))
         if not is_wav_key(key):
             raise ValueError("audio is no WAV file of a recording")
         yield FoundFile(

@@ -248,6 +248,14 @@ class FolderStore:
                 if not more:
                     return
 
+    async def delete(self, key: str) -> None:
+        """Delete an object; no fault if there is none.
+
+        Raises:
+            UploadError: It cannot be deleted.
+        """
+        await self._run(key, partial(_delete, self._root, key))
+
     async def look(self, key: str) -> FileFacts | None:
         """Return what is there to serve a file by, ``None`` if there is none.
 
@@ -357,6 +365,15 @@ def _size(root: Path, key: str) -> int | None:
         return os.fstat(fd).st_size
     finally:
         os.close(fd)
+
+
+def _delete(root: Path, key: str) -> None:
+    path = root / key
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    _sync_folder(path.parent)
 
 
 def _look(root: Path, key: str) -> FileFacts | None:

@@ -15,8 +15,40 @@ if TYPE_CHECKING:
 CHANNELS: Final = ("external", "internal")
 """Names of the channels: of the customer, and of the agent."""
 
+# No key has it otherwise, see `audiohook.storage.base.check_key`.
+_BUCKET_MARK: Final = "@"
+
 # NAME, audio, NAME.wav
 _LEAST_PARTS: Final = 3
+
+
+def in_bucket(bucket: str | None, key: str) -> str:
+    """Return a key, or the beginning of one, that says in which bucket it is.
+
+    Args:
+        bucket: A bucket; None for that of the service.
+        key: As it is in the bucket.
+    """
+    return key if bucket is None else f"{_BUCKET_MARK}{bucket}/{key}"
+
+
+def split_bucket(key: str) -> tuple[str | None, str]:
+    """Return what `in_bucket` was given."""
+    if not key.startswith(_BUCKET_MARK):
+        return None, key
+    bucket, _, rest = key.removeprefix(_BUCKET_MARK).partition("/")
+    return bucket, rest
+
+
+def beside(known: str, key: str) -> str:
+    """Return a key as a call's JSON has it with the bucket of that JSON.
+
+    Args:
+        known: A key that says in which bucket it is.
+        key: One that does not.
+    """
+    bucket, _ = split_bucket(known)
+    return in_bucket(bucket, key)
 
 
 def wav_files(
@@ -58,6 +90,11 @@ def peaks_key(wav_key: str) -> str:
         wav_key: Such as ``calls/NAME/audio/NAME.wav``.
     """
     return f"{wav_key.removesuffix('.wav')}.dat"
+
+
+def dialogue_key(plan: Planned) -> str:
+    """Return where the text messages of a call are, if they are kept."""
+    return f"{plan.prefix}{plan.name}/audio/{plan.name}.jsonl"
 
 
 def summary_key(plan: Planned) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
+from audiohook.call_settings import Mode
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ, GapKind
 from audiohook.recording.journal import is_uuid
+from audiohook.recording.transcripts import JobStatus
+from audiohook.storage.layout import split_bucket
 from audiohook.storage.s3_metadata import safe_value
 
 if TYPE_CHECKING:
@@ -90,6 +94,8 @@ def summarize(
             "rate": opened.media.rate,
             "channels": opened.media.channels,
         },
+        "settings": None if opened.settings is None else opened.settings.describe(),
+        "key": opened.key_label,
         "recording": {
             "encoding": plan.encoding,
             "layout": plan.layout,
@@ -108,8 +114,14 @@ def summarize(
         },
         "gaps": _gaps(record),
         "controls": _controls(record),
+        "audio": _audio(record, wavs),
         "objects": [
-            {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+            {
+                "key": split_bucket(each.key)[1],
+                "bytes": each.size,
+                "sha256": each.sha256,
+                **({"deleted": True} if each.key in record.deleted else {}),
+            }
             for each in objects
         ],
         "transcripts": [transcript_entry(job) for job in record.jobs.values()],
@@ -184,17 +196,48 @@ def _duration(wavs: Sequence[Rendering]) -> float:
     return _seconds(wavs[0].frames)
 
 
+class AudioState(StrEnum):
+    """What becomes of the audio of a call that is stored."""
+
+    STORED = "stored"
+    """It stays."""
+    WAITS = "deleted once transcribed"
+    """It is deleted when all transcripts of the call are stored."""
+    DELETED = "deleted"
+    """Its transcripts are stored, and it is not there any more."""
+    KEPT = "kept"
+    """It was to be deleted, but there is no transcript."""
+
+
+def _audio(record: CallRecord, wavs: Sequence[Rendering]) -> AudioState:
+    own = record.opened.settings
+    if own is None or own.mode is not Mode.TRANSCRIBE:
+        return AudioState.STORED
+    if len(record.deleted) >= len(wavs):
+        return AudioState.DELETED
+    jobs = record.jobs.values()
+    if any(job.is_final and job.stored is None for job in jobs):
+        # Whoever sees to it elsewhere says what came of it.
+        elsewhere = any(job.status is JobStatus.ELSEWHERE for job in jobs)
+        return AudioState.WAITS if elsewhere else AudioState.KEPT
+    return AudioState.WAITS
+
+
 def transcript_entry(job: JobRecord) -> dict[str, object]:
     """Say in a call's JSON how the transcript of one of its files stands."""
     stored = job.stored
     return {
-        "audio": job.planned.key,
+        "audio": split_bucket(job.planned.key)[1],
         "id": job.current if stored is None else stored.transcript_id,
         "status": job.status,
         "reason": job.reason,
         "model": None if stored is None else stored.model,
         "objects": [
-            {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+            {
+                "key": split_bucket(each.key)[1],
+                "bytes": each.size,
+                "sha256": each.sha256,
+            }
             for each in (() if stored is None else stored.objects)
         ],
     }

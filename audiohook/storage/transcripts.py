@@ -6,10 +6,16 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from audiohook.errors import KeyExistsError, UploadError
-from audiohook.recording.journal import Done
+from audiohook.recording.journal import AudioDeleted, Done
 from audiohook.recording.transcripts import TranscriptObject
 from audiohook.storage import call_json
-from audiohook.storage.base import MIB, BytesBlob, ReadableStore, SigningStore
+from audiohook.storage.base import (
+    MIB,
+    BytesBlob,
+    DeletingStore,
+    ReadableStore,
+    SigningStore,
+)
 from audiohook.storage.layout import transcript_key
 
 if TYPE_CHECKING:
@@ -141,12 +147,36 @@ class TranscriptShelf(Recordings):
         """
         await call_json.update(self._store, self._spool, call, noted=self._noted)
 
+    async def _delete_audio(self, call: SpooledCall) -> None:
+        """Delete the audio of a call of which only the transcript is wanted.
+
+        Nothing is deleted before all of its transcripts are in the store, and the
+        journal on disk says so.
+        """
+        record = call.record
+        jobs = record.jobs.values()
+        if not all(job.planned.deletes_audio and job.stored for job in jobs):
+            return
+        await self._spool.commit(call)
+        for job in jobs:
+            if job.planned.key in record.deleted:
+                continue
+            if not isinstance(self._store, DeletingStore):
+                raise UploadError("the store deletes nothing", retryable=False)
+            await self._store.delete(job.planned.key)
+            self._spool.append(call, AudioDeleted(job.planned.key))
+        await self.update(call)
+
     async def finish(self, call: SpooledCall) -> None:
         """Remove a call from the spool for which nothing is left to do.
 
+        Before that its audio is deleted, if only its transcripts are wanted.
+
         Raises:
+            UploadError: The store did not delete it; try again later.
             SpoolError: The local disk did not do as asked.
         """
+        await self._delete_audio(call)
         await self._spool.commit(call, Done())
         await self._spool.remove(call)
 

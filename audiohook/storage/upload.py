@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
+from audiohook.call_settings import Mode
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import Timeline
+from audiohook.recording.dialogue import lines_of
 from audiohook.recording.herald import Nobody
 from audiohook.recording.journal import Delivered, Done, Planned, Stored
 from audiohook.storage import call_json
 from audiohook.storage.base import BytesBlob, MultipartStore
-from audiohook.storage.layout import peaks_key, raw_key, wav_files
+from audiohook.storage.layout import (
+    dialogue_key,
+    in_bucket,
+    peaks_key,
+    raw_key,
+    wav_files,
+)
 from audiohook.storage.multipart import PartsUpload
 from audiohook.storage.summary import metadata, recording_name
 
@@ -141,14 +149,34 @@ class Uploader:
 
     def plan(self, call: SpooledCall) -> Planned:
         """Tell what is to be stored of a call; what was once planned is kept."""
-        return call.record.planned or Planned(
+        if call.record.planned is not None:
+            return call.record.planned
+        own = call.record.opened.settings
+        prefix, layout, keep_raw = self._prefix, self._layout, self._keep_raw
+        keep_peaks = self._keep_peaks
+        if own is not None:
+            prefix = in_bucket(own.bucket, own.prefix)
+            layout, keep_raw = own.layout, own.keep_raw
+            # They are nothing without the audio, and still tell who spoke when.
+            keep_peaks = keep_peaks and own.mode is not Mode.TRANSCRIBE
+        return Planned(
             name=recording_name(call.record.opened),
-            prefix=self._prefix,
+            prefix=prefix,
             encoding=self._encoding,
-            layout=self._layout,
+            layout=layout,
             gaps=self._gaps,
-            keep_raw=self._keep_raw,
-            keep_peaks=self._keep_peaks,
+            keep_raw=keep_raw,
+            keep_peaks=keep_peaks,
+        )
+
+    async def dialogue_of(self, call: SpooledCall) -> bytes:
+        """Return the file of a call's text messages.
+
+        Raises:
+            SpoolError: The disk refused.
+        """
+        return await trio.to_thread.run_sync(
+            lambda: lines_of(call.read_journal()), limiter=self._threads
         )
 
     async def peaks_of(self, wav: Rendering) -> bytes:
@@ -324,6 +352,8 @@ class CallUpload:
         stored = [await self._store_object(each) for each in objects]
         if plan.keep_peaks:
             stored += [await self._store_peaks(*each) for each in wavs.items()]
+        if call.record.texts:
+            stored.append(await self._store_dialogue(dialogue_key(plan), wavs))
         await self._plan_transcripts(wavs)
         # Last, so that where it is, all the rest is.
         store, spool = self._store, self._spool
@@ -366,6 +396,22 @@ class CallUpload:
             stored = await self._store.put(key, blob, metadata=about, token=token)
         except KeyExistsError:
             # The WAV beside it is ours, so this was made of it too, in another way.
+            stored = await self._store.replace(key, blob, metadata=about, token=token)
+        return self._note(stored)
+
+    async def _store_dialogue(self, key: str, wavs: Mapping[str, Rendering]) -> Stored:
+        """Store the text messages of the call, which are in its journal."""
+        call = self._call
+        known = call.record.stored.get(key)
+        if known is not None:
+            return known
+        blob = BytesBlob(await self._uploader.dialogue_of(call))
+        about = metadata(call.record, list(wavs.values()))
+        token = call.record.opened.session_id
+        try:
+            stored = await self._store.put(key, blob, metadata=about, token=token)
+        except KeyExistsError:
+            # The WAV beside it is ours; a line may have been written since.
             stored = await self._store.replace(key, blob, metadata=about, token=token)
         return self._note(stored)
 

@@ -17,13 +17,14 @@ import math
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
+from audiohook.call_settings import Mode
 from audiohook.errors import UnfinishedError, UploadError
 from audiohook.recording.fields import Fields
 from audiohook.recording.render import Layout
 from audiohook.recording.transcripts import Choice, JobStatus, TranscriptPlanned
 from audiohook.recording.wav import read_info
 from audiohook.storage.base import ReadableStore
-from audiohook.storage.layout import CHANNELS, summary_key_of
+from audiohook.storage.layout import CHANNELS, beside, summary_key_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,13 +115,16 @@ def _from_summary(summary: bytes, wav_key: str) -> TranscriptPlanned:
 def _planned(fields: Fields, wav_key: str) -> TranscriptPlanned:
     for value in fields.items("transcripts"):
         entry = Fields(value)
-        if entry.text("audio") == wav_key:
+        if beside(wav_key, entry.text("audio")) == wav_key:
             break
     else:
         raise ValueError(f"it does not name {wav_key}")
     status = JobStatus(entry.text("status"))
     if status is JobStatus.SKIPPED:
         return TranscriptPlanned(wav_key, Choice.SKIP, entry.optional_text("reason"))
+    mode = Fields(fields.optional_object("settings")).optional_object("mode")
+    if mode.get("value") == Mode.RECORD:
+        return TranscriptPlanned(wav_key, Choice.OFF, entry.optional_text("reason"))
     if status not in _LEFT_TO_US:
         reason = "the process that recorded it sees to it"
         return TranscriptPlanned(wav_key, Choice.ELSEWHERE, reason)
@@ -137,11 +141,17 @@ def as_planned(summary: Fields, wav_key: str) -> TranscriptPlanned:
     Raises:
         ValueError: The JSON is none of ours.
     """
+    own = Fields(summary.optional_object("settings"))
     return TranscriptPlanned(
         wav_key,
         Choice.TRANSCRIBE,
         channels=_channels(summary, wav_key),
         language=_language(summary),
+        chosen_language=Fields(own.optional_object("language")).optional_text("value"),
+        parameters=Fields(own.optional_object("transcription")).optional_object(
+            "value"
+        ),
+        deletes_audio=own.optional_object("mode").get("value") == Mode.TRANSCRIBE,
     )
 
 

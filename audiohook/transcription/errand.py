@@ -35,7 +35,12 @@ from audiohook.recording.transcripts import (
     TranscriptSubmitted,
 )
 from audiohook.storage import call_json
-from audiohook.storage.base import SigningStore, VersionedStore, is_stores_own
+from audiohook.storage.base import (
+    DeletingStore,
+    SigningStore,
+    VersionedStore,
+    is_stores_own,
+)
 from audiohook.storage.job_object import JobObject
 from audiohook.storage.layout import transcript_key
 from audiohook.storage.transcripts import Recordings, keep
@@ -77,7 +82,7 @@ _SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
 
 
-class SharedStore(DescribedStore, VersionedStore, Protocol):
+class SharedStore(DescribedStore, DeletingStore, VersionedStore, Protocol):
     """A store that many processes share."""
 
 
@@ -294,6 +299,10 @@ class Errands:
         try:
             record = await job_object.claim(planned)
             await self._follow(record, job_object, patience)
+            # Before it counts as settled: nobody comes back to it after that.
+            if record.planned.deletes_audio and record.stored is not None:
+                await self._store.delete(record.planned.key)
+                await call_json.tell_deleted(self._store, record.planned.key)
             await self._herald.transcribed_elsewhere(record)
             await job_object.settle()
         finally:

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from audiohook.call_settings import ABOUT_LANGUAGE, lay_over
 from audiohook.setting_values import JOB_OWN_PARAMS
 
 if TYPE_CHECKING:
@@ -64,8 +65,6 @@ WEBHOOK_HEADER: Final = "X-Audiohook-Secret"
 _FULL_SCALE: Final = 32768
 _STEREO: Final = 2
 
-# Once one of these is given, nothing is said of the language besides.
-_ABOUT_LANGUAGE: Final = ("language_code", "language_codes", "language_detection")
 _DETECT: Final[Mapping[str, JsonValue]] = {"language_detection": True}
 
 # Source: AssemblyAI's OpenAPI, `TranscriptLanguageCode`.
@@ -145,6 +144,8 @@ class Parameters:
         channels: int,
         language: str | None = None,
         webhook: Webhook | None = None,
+        chosen_language: str | None = None,
+        own: Mapping[str, JsonValue] | None = None,
     ) -> dict[str, JsonValue]:
         """Make the body that submits one WAV.
 
@@ -153,13 +154,17 @@ class Parameters:
             channels: How many it has.
             language: That of the call, as Genesys names it, such as ``es-419``.
             webhook: Where to report to; without it the job has to be polled.
+            chosen_language: What this job has in place of `language`.
+            own: Laid over `extra` for this job.
         """
         body: dict[str, JsonValue] = {"speech_models": list(SPEECH_MODELS)}
         if channels == _STEREO:
             body["multichannel"] = True
-        if not any(name in self.extra for name in _ABOUT_LANGUAGE):
-            body.update(self._about_language(language))
-        body.update(self.extra)
+        extra = lay_over(self.extra, own or {}, language=chosen_language is not None)
+        if not any(name in extra for name in ABOUT_LANGUAGE):
+            choice = chosen_language or self.language
+            body.update(_about_language(choice, language))
+        body.update(extra)
         body = {name: value for name, value in body.items() if value is not None}
         for name in JOB_OWN_PARAMS:
             body.pop(name, None)
@@ -169,18 +174,6 @@ class Parameters:
             body["webhook_auth_header_name"] = WEBHOOK_HEADER
             body["webhook_auth_header_value"] = webhook.secret
         return body
-
-    def _about_language(self, of_call: str | None) -> Mapping[str, JsonValue]:
-        match self.language:
-            case None:
-                return {}
-            case "detect":
-                return _DETECT
-            case "call":
-                code = language_code(of_call or "")
-                return _DETECT if code is None else {"language_code": code}
-            case code:
-                return {"language_code": language_code(code) or code}
 
     def reason_to_skip(self, seconds: float, peak_dbfs: float) -> str | None:
         """Say why a call is not worth a job; None if it is.
@@ -195,6 +188,19 @@ class Parameters:
         if self.silence_dbfs is not None and peak_dbfs <= self.silence_dbfs:
             return f"never louder than {self.silence_dbfs:g} dBFS"
         return None
+
+
+def _about_language(choice: str | None, of_call: str | None) -> Mapping[str, JsonValue]:
+    match choice:
+        case None:
+            return {}
+        case "detect":
+            return _DETECT
+        case "call":
+            code = language_code(of_call or "")
+            return _DETECT if code is None else {"language_code": code}
+        case code:
+            return {"language_code": language_code(code) or code}
 
 
 def peak_dbfs(peak: int) -> float:

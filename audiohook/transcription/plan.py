@@ -6,13 +6,14 @@ not worth a transcript is found out here for him too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from audiohook import _ulaw
+from audiohook.call_settings import Mode, Source
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.render import Layout
 from audiohook.recording.transcripts import Choice, TranscriptPlanned
@@ -86,6 +87,14 @@ class Planner:
         """
         record = call.record
         peaks = [0] * record.frame_bytes
+        own = record.opened.settings
+        if own is not None and own.mode is Mode.RECORD:
+            by = own.sources.get("mode", Source.SERVICE)
+            reason = f"only the recording is wanted, by {by}"
+            return [
+                TranscriptPlanned(each.key, Choice.OFF, reason, each.channels)
+                for each in _files(record, wavs, peaks)
+            ]
         if self._choice in _WANTED:
             peaks = await trio.to_thread.run_sync(
                 partial(_peaks, call, record.frame_bytes), limiter=self._threads
@@ -102,7 +111,16 @@ class Planner:
         language = record.opened.language
         if language is None and record.languages:
             language = record.languages[0].language
-        return TranscriptPlanned(file.key, choice, reason, file.channels, language)
+        planned = TranscriptPlanned(file.key, choice, reason, file.channels, language)
+        own = record.opened.settings
+        if own is None:
+            return planned
+        return replace(
+            planned,
+            chosen_language=own.language,
+            parameters=own.transcription,
+            deletes_audio=own.mode is Mode.TRANSCRIBE,
+        )
 
 
 def _files(

@@ -240,6 +240,8 @@ class Steps:
             channels=max(1, len(planned.channels)),
             language=planned.language,
             webhook=self._terms.webhook,
+            chosen_language=planned.chosen_language,
+            own=planned.parameters,
         )
         await docket.commit(job.intend(url, self._clock()))
         transcript = await self._account.submit(body)

@@ -11,6 +11,7 @@ from audiohook.web.feed import Feed
 from audiohook.web.gate import Gate
 from audiohook.web.live import LivePages
 from audiohook.web.pages import Pages
+from audiohook.web.recordings import RecordingPages
 from audiohook.web.waiting import WaitingPages
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ def make_routes(
     gate = Gate(access, pages, log=surroundings.log)
     live = LivePages(Feed(surroundings, pages))
     waiting = WaitingPages(surroundings)
+    recordings = RecordingPages(surroundings)
     calls = CallPages(surroundings)
     return [
         Route("/", gate.endpoint(live.show)),
         Route("/live/events", gate.endpoint(live.events)),
         Route("/waiting", gate.endpoint(waiting.show)),
         Route("/waiting/retry", gate.endpoint(waiting.retry), methods=["POST"]),
+        Route("/recordings", gate.endpoint(recordings.show)),
         Route("/calls/{name}", gate.endpoint(calls.show)),
         Route("/login", gate.login, methods=["GET", "POST"]),
         Route("/logout", gate.endpoint(gate.logout), methods=["POST"]),

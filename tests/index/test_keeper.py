@@ -35,7 +35,7 @@ def shelf(tmp_path: Path) -> Shelf:
 def index_of(tmp_path: Path, shelf: Shelf) -> CallIndex:
     store = FolderStore(shelf.root)
     log = structlog.get_logger("audiohook")
-    return CallIndex(tmp_path / "index", store, prefix="calls/", log=log)
+    return CallIndex(tmp_path / "index", store, places=lambda: ["calls/"], log=log)
 
 
 async def wait_found(index: CallIndex, keys: list[str], **query: str) -> None:
@@ -208,7 +208,7 @@ async def test_names_in_a_bucket_come_page_by_page(s3: S3Store, tmp_path: Path) 
     assert sorted(chain.from_iterable(later)) == names[9:]
     s3._common = {}
     log = structlog.get_logger("audiohook")
-    index = CallIndex(tmp_path / "index", s3, prefix="listed/", log=log)
+    index = CallIndex(tmp_path / "index", s3, places=lambda: ["listed/"], log=log)
     assert (await index.build()).taken == 12
     assert len(await found(index, number="301000005")) == 1
     index.close()

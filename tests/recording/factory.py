@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from audiohook.call_settings import CallSettings
+
 CONVERSATION = "11111111-1111-4111-8111-111111111111"
 PARTICIPANT = "22222222-2222-4222-8222-222222222222"
 STARTED = "2026-11-22T14:10:44.123Z"
@@ -38,6 +40,7 @@ class OpenedChanges(TypedDict, total=False):
     started_at: str
     start_samples: int
     continued_sessions: tuple[ContinuedSession, ...]
+    settings: CallSettings | None
 
 
 def make_opened(**changes: Unpack[OpenedChanges]) -> Opened:

@@ -104,6 +104,11 @@ class FakeS3:
         self.step("replace")
         return StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
 
+    async def delete(self, key: str) -> None:
+        self.step("delete")
+        self.objects.pop(key, None)
+        self.step("delete")
+
     async def read(self, key: str) -> bytes | None:
         thing = self.objects.get(key)
         return None if thing is None else thing.data

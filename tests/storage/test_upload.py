@@ -177,6 +177,9 @@ async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
     base = f"calls/{NAME}"
     wav, raw = (store.objects[f"{base}/audio/{NAME}.{kind}"] for kind in ("wav", "raw"))
     assert summary_of(store) == {
+        "audio": "stored",
+        "key": None,
+        "settings": None,
         "schemaVersion": 1,
         "sessionId": opened.session_id,
         "conversationId": CONVERSATION,
