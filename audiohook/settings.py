@@ -646,9 +646,15 @@ def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     for name in names:
         value = os.environ.get(name, "")
         if value != value.strip():
-            yield name, f"{name}: has a space or a line's end before or behind it"
+            yield (
+                name,
+                _with_example(name, "has a space or a line's end before or behind it"),
+            )
         elif len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-            yield name, f"{name}: stands in quotes, which are part of it here"
+            yield (
+                name,
+                _with_example(name, "stands in quotes, which are part of it here"),
+            )
 
 
 def _good_values(names: Set[str]) -> dict[str, Any]:
@@ -709,8 +715,12 @@ def _lines(fault: ErrorDetails) -> list[str]:
 
 def _line(fault: ErrorDetails, text: str) -> str:
     name = str(fault["loc"][0])
-    text = text.replace("Input should", "should")
+    return _with_example(name, text.replace("Input should", "should"))
+
+
+def _with_example(name: str, fault: str) -> str:
+    """Say in one line what is wrong with a setting, and what would be right."""
     for attribute, info in Settings.model_fields.items():
         if name_of(attribute, info) == name and info.examples:
-            return f"{name}: {text}; for example {name}={info.examples[0]}"
-    return f"{name}: {text}"
+            return f"{name}: {fault}; for example {name}={info.examples[0]}"
+    return f"{name}: {fault}"

@@ -5,6 +5,7 @@ Every command is typed for real, in an empty folder, as `tests.forked` does it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from tests.forked import Outcome, type_all
 from tests.test_cli import clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[1]
 USAGE = 2
@@ -224,21 +225,36 @@ def furnish(folder: Path) -> None:
             file.writeframes(bytes(rate * channels * width // 10))
 
 
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Outcome]]:
-    base = tmp_path_factory.mktemp("mistakes")
+def type_mistakes(base: Path) -> list[Outcome]:
     orders = []
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for number, mistake in enumerate(MISTAKES.values()):
             folder = base / str(number)
-            folder.mkdir()
+            folder.mkdir(parents=True)
             furnish(folder)
             if mistake.env is not None:
                 (folder / ".env").write_bytes(mistake.env)
             arguments = mistake.arguments.format(port=port).split()
             orders.append((folder, arguments, environment(mistake.settings, port)))
-        yield dict(zip(MISTAKES, type_all(orders), strict=True))
+        return type_all(orders)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """What comes of all mistakes, typed once for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    path = base / "mistakes.json"
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        text = file.read()
+        if not text:
+            text = json.dumps(type_mistakes(base / "mistakes"))
+            file.write(text)
+    return dict(zip(MISTAKES, (Outcome(*x) for x in json.loads(text)), strict=True))
 
 
 @pytest.mark.parametrize("name", MISTAKES)

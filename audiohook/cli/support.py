@@ -13,10 +13,10 @@ from rich.console import Console
 
 from audiohook import dialogue as dialogues
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import EnvFile, app, examples, start_log
 
 
-@app.command()
+@app.command(epilog=examples("audiohook dialogue 4d029331-a63c-4ec1-9132-bd3b294f2331"))
 def dialogue(
     recording: Annotated[
         str,

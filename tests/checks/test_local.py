@@ -267,13 +267,13 @@ async def test_key_that_others_may_read_is_told(authorities: Authorities) -> Non
 
 async def test_too_few_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    code, out = await checked("machine", max_calls=300)
+    code, out = await checked("machine", max_calls=400)
     assert code == 1
-    assert "✗ open files: 1,024 allow 256 calls at a time\n  → MAX_CALLS is 300" in out
-    assert "lower it to 256, or raise LimitNOFILE (ulimit -Hn) to 1,156" in out
+    assert "✗ open files: 1,024 allow 384 calls at a time\n  → MAX_CALLS is 400" in out
+    assert "lower it to 384, or raise LimitNOFILE (ulimit -Hn) to 1,056" in out
     code, out = await checked("machine")
     assert code == 0
-    assert "! open files: 1,024 allow 256 calls" in out
+    assert "! open files: 1,024 allow 384 calls" in out
 
 
 async def test_root_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
