@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import trio
 from starlette.responses import RedirectResponse, Response
 
-from audiohook.api import files
 from audiohook.api.models import (
     CallState,
     Controlled,
@@ -32,6 +31,7 @@ from audiohook.api.models import (
 from audiohook.api.problems import Code, ProblemError
 from audiohook.control import Asker, ControlFault, Held
 from audiohook.errors import ControlError
+from audiohook.file_ranges import NoFileError, NoStretchError, serve
 from audiohook.index.rebuild import SUMMARY_NAME
 from audiohook.index.search import Query
 from audiohook.protocol.messages import NIL_UUID
@@ -39,7 +39,7 @@ from audiohook.protocol.state import State
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import beside
+from audiohook.storage.layout import beside, file_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -66,8 +66,6 @@ Action = Literal["pause", "resume", "end"]
 # A conversation has a handful of sessions; each costs a read of the store.
 _MOST_SESSIONS: Final = 20
 _LONGEST_SUMMARY: Final = MIB
-# Start, conversation, participant.
-_NAME_PARTS: Final = 3
 _ADDRESS_LIFE: Final = 15 * MINUTES
 # How old what is known of other processes may be.
 _FRESH: Final = 1.0
@@ -195,12 +193,17 @@ class Calls:
         """Sends a file of a recording, or says where it is."""
         name = ask.path["name"]
         prefix = await self._prefix_of(name)
-        key = files.key_of(prefix, name, ask.path["file"])
+        key = file_key(prefix, name, ask.path["file"])
         if key is None:
             raise ProblemError(Code.NOT_FOUND)
         store = self._around.store
         if isinstance(store, FolderStore):
-            return await files.serve(ask.request, store, key)
+            try:
+                return await serve(ask.request, store, key)
+            except NoFileError:
+                raise ProblemError(Code.NOT_FOUND) from None
+            except NoStretchError as error:
+                raise ProblemError(Code.RANGE, headers=error.headers) from None
         if not isinstance(store, SigningStore):
             raise ProblemError(Code.NOT_FOUND)
         return RedirectResponse(await store.presign(key, _ADDRESS_LIFE), 307)
@@ -314,13 +317,10 @@ class Calls:
 
     async def _prefix_of(self, name: str) -> str:
         """Return where a recording is; a call may have a prefix of its own."""
-        parts = name.split("_")
-        if len(parts) >= _NAME_PARTS:
-            query = Query(conversation=parts[1])
-            for each in await self._around.index.search(query, _MOST_SESSIONS):
-                if each.entry.key.endswith(f"/{name}"):
-                    return each.entry.key.removesuffix(name)
-        return self._around.prefix
+        found = await self._around.index.by_name(name, self._around.prefix)
+        if found is None:
+            return self._around.prefix
+        return found.entry.key.removesuffix(name)
 
     async def _stored(self, found: Found) -> SessionItem:
         entry = found.entry

@@ -76,12 +76,11 @@ class RecordingPages:
             else:
                 page, more = found[:PAGE], len(found) > PAGE
         given = {name: wish.given[name] for name in FIELDS if wish.given.get(name)}
-        prefix = self._around.prefix
         return visit.render(
             "recordings.html",
             status=400 if fault else 200,
             recordings=[
-                (each.entry.key.removeprefix(prefix), each.entry) for each in page
+                (each.entry.key.rpartition("/")[2], each.entry) for each in page
             ],
             older=_older(wish.given, page[-1].id) if more else None,
             is_first=not wish.given.get("before"),
