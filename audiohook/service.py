@@ -513,6 +513,12 @@ class Service:
                         task_status=task_status,
                     )
                 )
+                if not self._spool.can_record:
+                    self._log.error(
+                        "cannot_record",
+                        error="the spool's disk refuses, or has less room than"
+                        " SPOOL_LOW_WATER_MIB; calls are turned away meanwhile",
+                    )
                 self._heartbeat.ready()
                 task_status.started(self._doors.port)
                 await self._stop_wanted.wait()
