@@ -343,6 +343,40 @@ class KeyRing:
             self._log.info("keys_read_again", source=source, keys=len(self.keys))
 
 
+def gather_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Gather the keys of all sources, for who needs them once. It blocks.
+
+    Args:
+        settings: Name the sources.
+
+    Returns:
+        Those of the secret go before others, as in a running service.
+
+    Raises:
+        ConfigError: A source cannot be used. To go on without it would pass over
+            the buckets and prefixes of its keys.
+    """
+    return {**configured_keys(settings), **secret_keys(settings)}
+
+
+def secret_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Read the keys in Secrets Manager; none if no secret is named. It blocks.
+
+    Args:
+        settings: Name it.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    name = settings.api_keys_secret
+    if name is None:
+        return {}
+    where = f"API_KEYS_SECRET: {name}"
+    keys = parse_keys(fetch_secret(name), where)
+    check_buckets(keys, settings, where)
+    return keys
+
+
 def _read_file(
     settings: Settings, path: Path, known: _Stamp | None
 ) -> tuple[_Stamp, dict[str, KeyRecord] | None]:
