@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from audiohook.authentication import check_buckets, configured_keys
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, UploadError
 from audiohook.keys import label_of, parse_keys
 from audiohook.secrets_manager import fetch_secret
 
@@ -184,6 +184,19 @@ class KeyRing:
     def keys(self) -> Mapping[str, KeyRecord]:
         """All keys that are in force; those of the secret go before others."""
         return {**self._from_file, **self._from_secret}
+
+    def all_keys(self) -> Mapping[str, KeyRecord]:
+        """Returns all keys, for who must not pass over a bucket of theirs.
+
+        Raises:
+            UploadError: The secret was never read, so nobody knows all of them.
+        """
+        if self._settings.api_keys_secret is not None and not self._from_secret:
+            raise UploadError(
+                "the keys of API_KEYS_SECRET were not read yet, and calls may be in"
+                " buckets of theirs"
+            )
+        return self.keys
 
     def take(self, settings: Settings, keys: Mapping[str, KeyRecord]) -> None:
         """Puts into force what an operator has had read again.
