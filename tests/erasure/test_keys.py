@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import structlog
 import trio
 
@@ -18,6 +17,8 @@ from tests.test_cli import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from audiohook.erasure.eraser import Standing
 
