@@ -200,7 +200,7 @@ class Pump:
         for read in self._polled.values():
             read()
         for lane in self.fleet.sweep(now):
-            stream = lane.owner  # type: ignore[assignment]
+            stream: DivertedStream | None = lane.owner  # type: ignore[assignment]
             if stream is not None:  # else it is closed, and about to be flushed
                 stream.wake()
         self._passes += 1
