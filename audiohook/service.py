@@ -23,6 +23,7 @@ from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
 from audiohook.allow_list import AllowList
 from audiohook.api import calls as api_calls
+from audiohook.api.missed import Missed
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
@@ -41,9 +42,11 @@ from audiohook.ingest.pump import Pump
 from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.recording.dialogue import Keep
+from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
@@ -273,6 +276,14 @@ class Service:
                 log=log,
             ),
             tokens,
+            missed=Missed(
+                EventLedger(spool_folder / EVENTS_FOLDER),
+                self.index,
+                waiting=self._waiting_conversations,
+                metrics=self.metrics,
+                log=log,
+                clock=clock,
+            ),
             log=log,
         )
         lookout = Lookout(self, spool_folder, clock=clock)
@@ -420,6 +431,16 @@ class Service:
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    async def _waiting_conversations(self) -> set[str]:
+        """Which conversations are live, or wait to be stored, here or beside us."""
+        records = self._spool.records()
+        own = {record.opened.session_id for record in records}
+        others = await trio.to_thread.run_sync(
+            look_elsewhere, self._settings.recordings_dir / SPOOL_FOLDER, own
+        )
+        here = {record.opened.conversation_id.lower() for record in records}
+        return here | {each.lower() for each in others}
 
     def _notifiers(self) -> list[Callable[..., Awaitable[None]]]:
         if self._notifying is None:

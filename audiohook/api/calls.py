@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import trio
 from starlette.responses import RedirectResponse, Response
 
-from audiohook.api import files
 from audiohook.api.models import (
     CallState,
     Controlled,
@@ -32,6 +31,7 @@ from audiohook.api.models import (
 from audiohook.api.problems import Code, ProblemError
 from audiohook.control import Asker, ControlFault, Held
 from audiohook.errors import ControlError
+from audiohook.file_ranges import NoFileError, NoStretchError, serve
 from audiohook.index.rebuild import SUMMARY_NAME
 from audiohook.index.search import Query
 from audiohook.protocol.messages import NIL_UUID
@@ -39,7 +39,7 @@ from audiohook.protocol.state import State
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import beside
+from audiohook.storage.layout import beside, file_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -193,12 +193,17 @@ class Calls:
         """Sends a file of a recording, or says where it is."""
         name = ask.path["name"]
         prefix = await self._prefix_of(name)
-        key = files.key_of(prefix, name, ask.path["file"])
+        key = file_key(prefix, name, ask.path["file"])
         if key is None:
             raise ProblemError(Code.NOT_FOUND)
         store = self._around.store
         if isinstance(store, FolderStore):
-            return await files.serve(ask.request, store, key)
+            try:
+                return await serve(ask.request, store, key)
+            except NoFileError:
+                raise ProblemError(Code.NOT_FOUND) from None
+            except NoStretchError as error:
+                raise ProblemError(Code.RANGE, headers=error.headers) from None
         if not isinstance(store, SigningStore):
             raise ProblemError(Code.NOT_FOUND)
         return RedirectResponse(await store.presign(key, _ADDRESS_LIFE), 307)

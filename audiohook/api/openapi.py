@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.json_schema import models_json_schema
 
 from audiohook import __version__
-from audiohook.api.files import MEDIA_TYPES
 from audiohook.api.models import Problem
 from audiohook.api.problems import PROBLEM_JSON, Code, status_of
+from audiohook.file_ranges import MEDIA_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -144,3 +144,23 @@ def is_wav_key(key: str) -> bool:
     name = path.parent.parent.name
     split = {f"{name}-{channel}" for channel in CHANNELS}
     return path.parent.name == "audio" and path.stem in {name, *split}
+
+
+def file_key(prefix: str, name: str, file: str) -> str | None:
+    """Return where a file of a recording is in the store; None if there can be none.
+
+    Args:
+        prefix: What keys begin with.
+        name: Name of the recording.
+        file: Name of the file alone.
+    """
+    if file == "call.json":
+        return f"{prefix}{name}/{file}"
+    stem, _, ending = file.rpartition(".")
+    if not stem.startswith(name):
+        return None
+    if ending in ("wav", "raw", "dat", "jsonl"):
+        return f"{prefix}{name}/audio/{file}"
+    if ending in ("json", "txt", "srt", "vtt"):
+        return f"{prefix}{name}/transcripts/{file}"
+    return None
