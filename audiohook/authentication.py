@@ -60,6 +60,7 @@ class Credentials:
         retry_attempt: 0 for the first try, None if the client does not say. It
             is not signed.
         record: What goes with the key.
+        client: Address that the request came from, as far as is known.
     """
 
     key_id: str
@@ -68,6 +69,7 @@ class Credentials:
     correlation_id: str
     retry_attempt: int | None
     record: KeyRecord = field(default_factory=KeyRecord, repr=False)
+    client: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

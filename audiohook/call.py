@@ -648,6 +648,7 @@ class Call:
         self._tell(
             "opened",
             key=self._credentials.key_id,
+            client=self._credentials.client,
             probe=event.is_probe,
             channels=[str(c) for c in event.media.channels] if event.media else [],
             language=_tag(event.parameters.language),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -137,10 +138,15 @@ class CallDesk:
             await answer(stream, fault, b"Bad upgrade\n", headers=_WEBSOCKET_VERSION)
             return
         try:
-            credentials = await self._authenticate(head)
+            credentials = replace(await self._authenticate(head), client=head.client)
         except AuthenticationError as error:
             around.metrics.refused.labels(error.reason).inc()
-            around.noise.write(logging.INFO, "handshake_refused", reason=error.reason)
+            around.noise.write(
+                logging.INFO,
+                "handshake_refused",
+                reason=error.reason,
+                client=head.client,
+            )
             # The same answer after the same time, whatever was wrong.
             await self._strangers.wait(arrived + FAILURE_DELAY)
             await answer(stream, error.http_status, b"refused\n")

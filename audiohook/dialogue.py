@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from audiohook.authentication import configured_keys
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.search import Query
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
 from audiohook.storage.find import NoRecordingError, find_files
 from audiohook.storage.folder import FolderStore
-from audiohook.storing import make_index, make_store
+from audiohook.storage.layout import beside
+from audiohook.storing import make_index, make_store, typed_key
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +56,7 @@ async def show(
     store = make_store(settings)
     try:
         try:
-            keys = [key_of(settings, wanted)]
+            keys = [typed_key(settings, wanted)]
             if is_uuid(wanted.lower()):
                 keys = await _of_conversation(settings, store, wanted.lower(), log)
             shown = [await _show_one(store, key, console, as_json) for key in keys]
@@ -67,24 +69,13 @@ async def show(
             store.close()
 
 
-def key_of(settings: Settings, typed: str) -> str:
-    """Make a key of what was typed: a key, a path, or how AWS names it."""
-    bucket = settings.s3_bucket
-    if bucket is not None:
-        return typed.removeprefix(f"s3://{bucket}/").strip("/")
-    for root in (settings.recordings_dir, settings.recordings_dir.absolute()):
-        if typed.startswith(f"{root}/"):
-            return typed.removeprefix(f"{root}/").strip("/")
-    return typed.strip("/")
-
-
 async def _of_conversation(
     settings: Settings,
     store: FolderStore | S3Store,
     conversation: str,
     log: FilteringBoundLogger,
 ) -> list[str]:
-    index = make_index(settings, store, log=log)
+    index = make_index(settings, store, lambda: configured_keys(settings), log=log)
     try:
         found = await index.search(Query(conversation=conversation), _MOST_CALLS)
     finally:
@@ -101,7 +92,8 @@ async def _show_one(
     store: FolderStore | S3Store, key: str, console: Console, as_json: bool
 ) -> bool:
     summary: dict[str, Any] = json.loads((await find_files(store, key))[0].summary)
-    keys = [each["key"] for each in summary["objects"] if each["key"].endswith(_ENDING)]
+    objects = [beside(key, each["key"]) for each in summary["objects"]]
+    keys = [each for each in objects if each.endswith(_ENDING)]
     data = await store.read(keys[0]) if keys else None
     if data is None:
         console.print(

@@ -142,6 +142,9 @@ WEBHOOK_OUTCOMES: Final = ("malformed", "refused", "taken", "unknown")
 NOTIFICATION_OUTCOMES: Final = ("dead", "failed", "sent")
 """What came of a notification; the middle one is not its end."""
 
+GENESYS_EVENTS: Final = ("ignored", "known", "taken")
+"""What an event of Genesys was: without a code of ours, or not the first time, or new."""
+
 
 class Metrics:
     """Counters of one service.
@@ -245,6 +248,13 @@ class Metrics:
             "Notifications of what becomes of calls: sent, tried in vain, given up.",
             "outcome",
             NOTIFICATION_OUTCOMES,
+        )
+
+        self.genesys_events = self._counter(
+            "audiohook_genesys_events",
+            "Operational events that Genesys has handed in, by what they were.",
+            "outcome",
+            GENESYS_EVENTS,
         )
 
     def _counter(

@@ -7,6 +7,7 @@ next goes on: the doors (listening sockets), the calls, and the foundation
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -20,7 +21,9 @@ from audiohook.admin.guard import hosts_for
 from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
+from audiohook.allow_list import AllowList
 from audiohook.api import calls as api_calls
+from audiohook.api.missed import Missed
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
@@ -39,9 +42,11 @@ from audiohook.ingest.pump import Pump
 from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.recording.dialogue import Keep
+from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import IndexStatistics
     from audiohook.ingest.pump import PumpStatistics
     from audiohook.keys import KeyRecord
+    from audiohook.networks import Address
     from audiohook.notify.sender import NotificationStatistics
     from audiohook.recording.spool import SpoolStatistics
     from audiohook.recording.spooled import SpooledCall
@@ -232,6 +238,7 @@ class Service:
                 keep_dialogue=Keep(settings.keep_dialogue),
             )
         )
+        self._allow_list = AllowList(settings, log=log)
         self._listener = Listener(
             self.desk.take,
             pump=self._pump,
@@ -239,6 +246,7 @@ class Service:
             refused=lambda reason: self.metrics.refused.labels(reason).inc(),
             limits=HandshakeLimits(in_flight=settings.max_handshakes),
             tls_context=self._reloader.tls_context,
+            origins=self._allow_list.origins(self._note_refused_origin),
             post_desk=None
             if self._transcribing is None
             else self._transcribing.webhooks,
@@ -268,6 +276,14 @@ class Service:
                 log=log,
             ),
             tokens,
+            missed=Missed(
+                EventLedger(spool_folder / EVENTS_FOLDER),
+                self.index,
+                waiting=self._waiting_conversations,
+                metrics=self.metrics,
+                log=log,
+                clock=clock,
+            ),
             log=log,
         )
         lookout = Lookout(self, spool_folder, clock=clock)
@@ -377,6 +393,7 @@ class Service:
             try:
                 works = [
                     self._keys.run,
+                    self._allow_list.run,
                     *self._notifiers(),
                     self._spool.run,
                     self._pump.run,
@@ -414,6 +431,16 @@ class Service:
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    async def _waiting_conversations(self) -> set[str]:
+        """Which conversations are live, or wait to be stored, here or beside us."""
+        records = self._spool.records()
+        own = {record.opened.session_id for record in records}
+        others = await trio.to_thread.run_sync(
+            look_elsewhere, self._settings.recordings_dir / SPOOL_FOLDER, own
+        )
+        here = {record.opened.conversation_id.lower() for record in records}
+        return here | {each.lower() for each in others}
 
     def _notifiers(self) -> list[Callable[..., Awaitable[None]]]:
         if self._notifying is None:
@@ -503,6 +530,14 @@ class Service:
                 calls=calls,
                 mend="set ASSEMBLYAI_API_KEY again; they stay in the spool until then",
             )
+
+    def _note_refused_origin(self, why: str, whose: Address | None) -> None:
+        self._noise.write(
+            logging.WARNING,
+            "connection_refused",
+            reason=why,
+            client=None if whose is None else str(whose),
+        )
 
     def _vitals(self) -> Vitals:
         pump, deliveries = self._pump.statistics(), self._deliveries.statistics()

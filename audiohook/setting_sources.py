@@ -27,6 +27,7 @@ _LOOKS_LIKE = 0.8
 # a path, is where the credential lies.
 _FILE_SETTINGS = frozenset(
     {
+        "ALLOW_FROM_FILE",
         "ADMIN_CLIENT_CA",
         "API_KEYS_FILE",
         "API_TOKENS_FILE",

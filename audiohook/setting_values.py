@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainValidator,
+    SecretStr,
+)
 from pydantic_settings import NoDecode
+
+from audiohook.networks import Networks
 
 API_KEY_PATTERN = r"^[a-zA-Z0-9+/_-]+={0,2}$"
 """What Genesys accepts as an API key."""
@@ -412,6 +421,13 @@ def _custom_config_words(value: list[str]) -> list[str]:
     return value
 
 
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    words = [word for each in value.split(",") if (word := each.strip())]
+    return Networks(words)
+
+
 def _no_constant(_: str) -> object:
     raise ValueError
 
@@ -454,6 +470,7 @@ CustomConfigWords = Annotated[
     BeforeValidator(_words),
     AfterValidator(_custom_config_words),
 ]
+NetworkList = Annotated[Networks, NoDecode, PlainValidator(_networks)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
 LogLevel = Annotated[

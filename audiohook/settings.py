@@ -53,6 +53,7 @@ from audiohook.setting_values import (
     KeyPrefix,
     Language,
     LogLevel,
+    NetworkList,
     NewCalls,
     NotifyKinds,
     NotifySecret,
@@ -168,6 +169,30 @@ class Settings(BaseSettings):
         description="Address to listen on",
         examples=["127.0.0.1"],
         json_schema_extra={"default": "all once there is a key, else 127.0.0.1"},
+    )
+    allow_from: NetworkList | None = Field(
+        None,
+        description="Networks that may connect to PORT, with commas between; all may"
+        " without it and ALLOW_FROM_FILE",
+        examples=["198.51.100.0/24,2001:db8::/32"],
+    )
+    allow_from_file: Path | None = Field(
+        None,
+        description="File with such networks, one a line; it is read again when it"
+        " changes",
+        examples=["/etc/audiohook/networks"],
+    )
+    trusted_proxies: NetworkList | None = Field(
+        None,
+        description="Networks of the proxies that are believed who is behind them, by"
+        " X-Forwarded-For or PROXY_PROTOCOL",
+        examples=["10.0.0.0/16"],
+    )
+    proxy_protocol: Literal["v2"] | None = Field(
+        None,
+        description="Each connection begins with a header of the PROXY protocol, and"
+        " comes from TRUSTED_PROXIES",
+        examples=["v2"],
     )
     reuse_port: bool = Field(
         False,
@@ -490,6 +515,8 @@ class Settings(BaseSettings):
             yield "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set"
         if self.s3_kms_key_id and self.s3_encryption != "aws:kms":
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
+        if self.proxy_protocol and not self.trusted_proxies:
+            yield "PROXY_PROTOCOL: goes with TRUSTED_PROXIES, which is not set"
         if self.webhook_secret and not self.webhook_url:
             yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
         if self.notify_url and not self.notify_secret:

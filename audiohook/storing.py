@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiohook.index.keeper import INDEX_FOLDER, CallIndex
@@ -86,11 +87,19 @@ def places_of(
 def make_index(
     settings: Settings,
     store: FolderStore | S3Store,
-    keys: Callable[[], Mapping[str, KeyRecord]],
+    keys: Callable[[], Mapping[str, KeyRecord]] = dict,
     *,
     log: FilteringBoundLogger,
 ) -> CallIndex:
-    """Makes the index of what is in the store, wherever API keys have it."""
+    """Makes the index of what is in the store.
+
+    Args:
+        settings: What the operator chose.
+        store: The store.
+        keys: Returns the API keys, which may have calls elsewhere; who only looks
+            something up need not know them.
+        log: For what an operator must see.
+    """
     return CallIndex(
         settings.recordings_dir / SPOOL_FOLDER / INDEX_FOLDER,
         store,
@@ -119,3 +128,20 @@ def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uplo
         plan_transcripts=make_planner(settings).plan,
     )
     return spool, store, uploader
+
+
+def typed_key(settings: Settings, typed: str) -> str:
+    """Makes a key of what somebody typed: a key, or how a shell or AWS names it."""
+    bucket = settings.s3_bucket
+    if bucket is not None:
+        if not typed.startswith("s3://"):
+            return typed.strip("/")
+        # It may be that of an API key.
+        named, _, key = typed.removeprefix("s3://").partition("/")
+        return in_bucket(None if named == bucket else named, key.strip("/"))
+    # As a shell completes it, from wherever it was typed.
+    path = Path(typed).resolve()
+    root = settings.recordings_dir.resolve()
+    if path.is_relative_to(root) and path != root:
+        return path.relative_to(root).as_posix()
+    return typed.strip("/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -22,9 +22,9 @@ from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.find import FoundFile, NoRecordingError, find_files
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.job_object import JobObject
-from audiohook.storage.layout import in_bucket, is_wav_key, transcript_key
+from audiohook.storage.layout import is_wav_key, transcript_key
 from audiohook.storage.summary import AudioState
-from audiohook.storing import SPOOL_FOLDER, make_store
+from audiohook.storing import SPOOL_FOLDER, make_store, typed_key
 from audiohook.transcribing import make_account
 from audiohook.transcription.decisions import as_planned
 from audiohook.transcription.errand import Errands, Outcome, Patience
@@ -156,28 +156,14 @@ class _Clerk:
         found: dict[str, FoundFile] = {}
         for typed in self._order.keys:
             try:
-                for file in await find_files(self._store, self._key_of(typed)):
+                for file in await find_files(
+                    self._store, typed_key(self._settings, typed)
+                ):
                     found[file.key] = file
             except (NoRecordingError, UploadError) as error:
                 self._missing += 1
                 self._say(typed, str(error))
         return found
-
-    def _key_of(self, typed: str) -> str:
-        """Make a key of what was typed: a key, or how a shell or AWS names it."""
-        bucket = self._settings.s3_bucket
-        if bucket is not None:
-            if not typed.startswith("s3://"):
-                return typed.strip("/")
-            # It may be that of an API key.
-            named, _, key = typed.removeprefix("s3://").partition("/")
-            return in_bucket(None if named == bucket else named, key.strip("/"))
-        # As a shell completes it, from wherever it was typed.
-        path = Path(typed).resolve()
-        root = self._settings.recordings_dir.resolve()
-        if path.is_relative_to(root) and path != root:
-            return path.relative_to(root).as_posix()
-        return typed.strip("/")
 
     async def _see_to(
         self, errands: Errands, file: FoundFile, turns: trio.CapacityLimiter

@@ -88,6 +88,7 @@ def test_names_and_labels_are_stable() -> None:
         "audiohook_transcripts": ["outcome"],
         "audiohook_transcription_failures": ["fault"],
         "audiohook_notifications": ["outcome"],
+        "audiohook_genesys_events": ["outcome"],
         "audiohook_webhooks": ["outcome"],
     }
 

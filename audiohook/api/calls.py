@@ -66,8 +66,6 @@ Action = Literal["pause", "resume", "end"]
 # A conversation has a handful of sessions; each costs a read of the store.
 _MOST_SESSIONS: Final = 20
 _LONGEST_SUMMARY: Final = MIB
-# Start, conversation, participant.
-_NAME_PARTS: Final = 3
 _ADDRESS_LIFE: Final = 15 * MINUTES
 # How old what is known of other processes may be.
 _FRESH: Final = 1.0
@@ -314,13 +312,10 @@ class Calls:
 
     async def _prefix_of(self, name: str) -> str:
         """Return where a recording is; a call may have a prefix of its own."""
-        parts = name.split("_")
-        if len(parts) >= _NAME_PARTS:
-            query = Query(conversation=parts[1])
-            for each in await self._around.index.search(query, _MOST_SESSIONS):
-                if each.entry.key.endswith(f"/{name}"):
-                    return each.entry.key.removesuffix(name)
-        return self._around.prefix
+        found = await self._around.index.by_name(name, self._around.prefix)
+        if found is None:
+            return self._around.prefix
+        return found.entry.key.removesuffix(name)
 
     async def _stored(self, found: Found) -> SessionItem:
         entry = found.entry

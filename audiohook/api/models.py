@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
 
 from audiohook.control import Held  # noqa: TC001 - pydantic reads it
 from audiohook.index.entry import RecordingState
+from audiohook.missed.events import MOST_AT_ONCE
+from audiohook.missed.review import Finding  # noqa: TC001 - pydantic reads it
 
 UUID_PATTERN: Final = (
     "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -61,6 +63,13 @@ def _time(text: str) -> str:
     return text
 
 
+def _day(text: str) -> str:
+    # One that ends in the year 10000 has no end.
+    if date.fromisoformat(text) == date.max:
+        raise ValueError("too late")
+    return text
+
+
 def milliseconds_of(text: str) -> int:
     """Turn a time of a request into milliseconds since 1970, not less than 0."""
     moment = datetime.fromisoformat(text)
@@ -77,6 +86,11 @@ Time = Annotated[
         json_schema_extra={"format": "date-time"},
     ),
     AfterValidator(_time),
+]
+Day = Annotated[
+    str,
+    Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", json_schema_extra={"format": "date"}),
+    AfterValidator(_day),
 ]
 Cursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
 Reason = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
@@ -103,6 +117,25 @@ class FindQuery(_Model):
         _PAGE, ge=1, le=MOST_IN_A_PAGE, description="Most recordings of a page"
     )
     cursor: Cursor | None = Field(None, description="`next` of the page before")
+
+
+class MissedQuery(_Model):
+    """Which day."""
+
+    day: Day | None = Field(None, description="In UTC; today without it")
+
+
+Json = dict[str, Any]
+
+
+class GenesysEvents(
+    RootModel[Json | Annotated[list[Json], Field(max_length=MOST_AT_ONCE)]]
+):
+    """Operational events of Genesys, in whatever envelope they come."""
+
+    root: Json | Annotated[list[Json], Field(max_length=MOST_AT_ONCE)] = Field(
+        default_factory=dict
+    )
 
 
 class LiveQuery(_Model):
@@ -239,3 +272,29 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str = Field(description="The same for the same fault, for programs")
+
+
+class TakenEvents(_Model):
+    """What came of events."""
+
+    taken: int = Field(description="That were not known yet")
+    known: int = Field(description="That had come before")
+    ignored: int = Field(description="That have no code of AudioHook's")
+
+
+class ReportedEvent(_Model):
+    """An event of Genesys, and what became of its call."""
+
+    at: Time
+    code: str = Field(description="Such as AUDIOHOOK-0006")
+    conversation: Uuid | None
+    text: str = Field(description="What Genesys says of it")
+    finding: Finding
+
+
+class MissedCalls(_Model):
+    """Calls of a day that Genesys could not deliver, or not whole."""
+
+    day: Day
+    missed: list[Uuid] = Field(description="Conversations without any recording")
+    events: list[ReportedEvent]

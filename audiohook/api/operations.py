@@ -61,6 +61,7 @@ class Operation:
         body: What may be sent.
         answer: What comes back, if it is one of our own.
         is_file: Whether a file comes back.
+        longest_body: Most bytes of what may be sent.
         problems: What may go wrong, besides what may always.
     """
 
@@ -76,6 +77,7 @@ class Operation:
     body: type[BaseModel] | None = None
     answer: type[BaseModel] | None = None
     is_file: bool = False
+    longest_body: int = _LONGEST_BODY
     problems: tuple[Code, ...] = ()
 
 
@@ -227,8 +229,9 @@ async def _body(operation: Operation, request: Request) -> BaseModel | None:
         if length:
             raise ProblemError(Code.INVALID, "There is no body here.")
         return None
-    if length > _LONGEST_BODY:
-        raise ProblemError(Code.INVALID, f"The body is over {_LONGEST_BODY} bytes.")
+    most = operation.longest_body
+    if length > most:
+        raise ProblemError(Code.INVALID, f"The body is over {most} bytes.")
     if not length:
         return operation.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

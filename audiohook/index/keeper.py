@@ -12,6 +12,7 @@ import trio
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.database import Database
 from audiohook.index.rebuild import Extent, Pass, catch_up, load
+from audiohook.index.search import Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from audiohook.index.search import Found, Query
+    from audiohook.index.search import Found
     from audiohook.storage.base import Store
 
 T = TypeVar("T")
@@ -39,6 +40,10 @@ _BATCH: Final = 100
 _PAUSE: Final = 30 * SECONDS
 # When a pass that failed is made again.
 _PASS_INTERVAL: Final = 10 * MINUTES
+# Start, conversation, participant.
+_NAME_PARTS: Final = 3
+# A conversation has a handful of recordings.
+_MOST_OF_A_NAME: Final = 100
 # Questions at a time; each has a connection of its own.
 _READERS: Final = 2
 
@@ -130,6 +135,27 @@ class CallIndex:
             CallIndexError: The file cannot be read.
         """
         return await self._read(lambda database: database.by_key(key))
+
+    async def by_name(self, name: str, prefix: str) -> Found | None:
+        """Returns the recording of a name, wherever it is; None if there is none.
+
+        Args:
+            name: See `audiohook.storage.summary.recording_name`.
+            prefix: Where most of them are.
+
+        Raises:
+            CallIndexError: The file cannot be read.
+        """
+        found = await self.by_key(f"{prefix}{name}")
+        parts = name.split("_")
+        if found is not None or len(parts) < _NAME_PARTS:
+            return found
+        # What goes with its API key, or its customConfig, has it elsewhere.
+        query = Query(conversation=parts[1])
+        for each in await self.search(query, _MOST_OF_A_NAME):
+            if each.entry.key.endswith(f"/{name}"):
+                return each
+        return None
 
     async def erase(self, conversation: str) -> int:
         """Forgets a conversation to the last byte.

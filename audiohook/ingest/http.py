@@ -48,12 +48,14 @@ class RequestHead:
         target: Path and query, untouched, as the signature needs it.
         headers: Names in lower case and values, in order.
         version: Of HTTP, such as ``1.1``.
+        client: Address of whoever sent it, as far as is known.
     """
 
     method: bytes
     target: bytes
     headers: Sequence[tuple[bytes, bytes]]
     version: bytes = b"1.1"
+    client: str | None = None
 
     @property
     def path(self) -> bytes:

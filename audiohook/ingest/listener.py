@@ -12,13 +12,14 @@ import os
 import socket
 import ssl
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from audiohook.errors import RemoteProtocolError
 from audiohook.ingest.http import answer, parse_head, receive_body
+from audiohook.ingest.origin import Origins, RefusedOriginError
 from audiohook.ingest.stream import DivertedStream
 from audiohook.ingest.transport import PlainTransport, TlsTransport
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from audiohook.ingest.http import RequestHead
+    from audiohook.ingest.origin import Origin
     from audiohook.ingest.pump import Pump
 
 SECONDS = 1.0
@@ -181,6 +183,7 @@ class Listener:
         tls_context: Gives the settings for the next connection; None for
             connections without TLS.
         post_desk: Takes requests that are no calls and bring something.
+        origins: Tells who connects, and lets in who may; anybody if not given.
     """
 
     def __init__(
@@ -193,6 +196,7 @@ class Listener:
         limits: HandshakeLimits | None = None,
         tls_context: Callable[[], ssl.SSLContext] | None = None,
         post_desk: PostDesk | None = None,
+        origins: Origins | None = None,
     ) -> None:
         self._accept = accept
         self._pump = pump
@@ -201,6 +205,7 @@ class Listener:
         self._limits = limits or HandshakeLimits()
         self._tls_context = tls_context
         self._post_desk = post_desk
+        self._origins = origins or Origins()
         self._in_flight: OrderedDict[trio.CancelScope, float] = OrderedDict()
         self._idle = trio.Event()
 
@@ -288,8 +293,11 @@ class Listener:
         self._in_flight[scope] = trio.current_time()
         try:
             with scope:
+                origin = await self._origins.of_connection(tcp)
                 stream = await self._encrypt(tcp)
                 head = await self._receive_head(stream)
+                if head is not None:
+                    head = await self._with_client(origin, head, stream)
                 if head is not None and head.asks_for_websocket:
                     stream.start_frames()
                     return stream, head
@@ -297,6 +305,8 @@ class Listener:
                     await self._answer_plain(stream, head)
         except ssl.SSLError:
             self._refused("tls")
+        except RefusedOriginError as error:
+            self._refused(error.reason)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._refused("no_request")
         finally:
@@ -306,6 +316,17 @@ class Listener:
         if scope.cancelled_caught:
             self._refused("handshake_timeout")
         return None
+
+    async def _with_client(
+        self, origin: Origin, head: RequestHead, stream: DivertedStream
+    ) -> RequestHead:
+        """Notes who sent a request; who may not send any gets a refusal."""
+        try:
+            client = self._origins.of_request(origin, head)
+        except RefusedOriginError:
+            await answer(stream, 401, b"refused\n")
+            raise
+        return replace(head, client=None if client is None else str(client))
 
     async def _receive_head(self, stream: DivertedStream) -> RequestHead | None:
         """Reads the head; None if there is none that can be read."""

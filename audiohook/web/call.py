@@ -31,7 +31,7 @@ class CallPages:
         name = visit.request.path_params["name"]
         if not _NAME.fullmatch(name):
             raise HTTPException(404)
-        found = await self._around.index.by_key(f"{self._around.prefix}{name}")
+        found = await self._around.index.by_name(name, self._around.prefix)
         if found is None:
             raise HTTPException(404)
         return visit.render("call.html", recording=found.entry)

@@ -173,3 +173,25 @@ def test_key_of_a_file_is_always_of_its_recording() -> None:
     assert key_of("p/", "n", "n.txt") == "p/n/transcripts/n.txt"
     for other in ("m.wav", "n.exe", "n", ".wav", "wav", "x.json"):
         assert key_of("p/", "n", other) is None
+
+
+async def test_files_of_a_call_with_a_prefix_of_its_own_are_found(
+    tmp_path: Path,
+) -> None:
+    async with api_of(tmp_path, custom_config_allow="prefix") as api:
+        report = await api.house.call(
+            duration=1.0, custom_config={"prefix": "sales/north"}
+        )
+        assert report.ok
+        await api.house.settle()
+        index = api.house.service.index
+        await index.build()
+        answer = await api.get(f"/calls/{report.conversation_id}")
+        (session,) = answer.json()["sessions"]
+        links = {each["file"]: each["href"] for each in session["links"]}
+        (wav,) = (href for file, href in links.items() if file.endswith(".wav"))
+        stored = list((api.house.folder / "calls/sales/north").glob("*/audio/*.wav"))
+        audio = await api.get(wav.removeprefix("/api/v1"))
+        assert audio.content == stored[0].read_bytes()
+        summary = await api.get(links["call.json"].removeprefix("/api/v1"))
+        assert summary.json()["settings"]["prefix"]["value"] == "calls/sales/north/"

@@ -15,6 +15,7 @@ CORPUS: Final = Path(__file__).parent / "corpus"
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     "http_head": wire.http_head,
+    "proxy_header": wire.proxy_header,
     "signature": wire.signature,
     "messages": wire.messages,
     "session": wire.session,

@@ -14,7 +14,14 @@ import pytest
 from audiohook.authentication import Authenticator
 from audiohook.errors import AuthenticationError, RemoteProtocolError
 from audiohook.ingest.http import parse_head, receive_body
+from audiohook.ingest.proxy_header import (
+    FIXED_BYTES,
+    MOST_BYTES,
+    read_fixed,
+    read_source,
+)
 from audiohook.keys import KeyRecord
+from audiohook.networks import Networks, client_of
 from audiohook.protocol.events import (
     CloseReceived,
     Ended,
@@ -70,6 +77,22 @@ class _Bytes:
 
     async def send_all(self, data: bytes) -> None:
         assert data.startswith(b"HTTP/1.1 100 ")
+
+
+def proxy_header(data: bytes) -> None:
+    """Reads a header of the PROXY protocol, however long it says it is."""
+    try:
+        fixed = read_fixed(data[:FIXED_BYTES])
+        assert fixed.rest_bytes <= MOST_BYTES
+        rest = data[FIXED_BYTES : FIXED_BYTES + fixed.rest_bytes]
+        source = read_source(fixed, rest)
+    except RemoteProtocolError:
+        return
+    if source is not None:
+        assert not fixed.is_local
+        assert source.packed in rest[:16]
+    client = client_of([data[FIXED_BYTES:]], Networks([]))
+    assert client is None or str(client).isascii()
 
 
 def http_head(data: bytes) -> None:

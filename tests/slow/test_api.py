@@ -85,7 +85,8 @@ async def test_no_answer_that_the_document_does_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], nursery: trio.Nursery
 ) -> None:
     site = Site(tmp_path)
-    tokens = write_tokens(tmp_path / "tokens.json")
+    everything = {CONTROLLER: ["control", "read", "report"]}
+    tokens = write_tokens(tmp_path / "tokens.json", everything)
     site.settings["API_TOKENS_FILE"] = str(tokens)
     async with site.serve() as server:
         call = CallOptions(uri=server.uri, api_key=KEY, duration=1.0, fast=True)

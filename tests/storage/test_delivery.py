@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -10,8 +10,10 @@ import structlog
 import trio
 import trio.testing
 
+from audiohook.call_settings import CallSettings
 from audiohook.errors import SpoolError, UploadError
 from audiohook.metrics import Metrics
+from audiohook.recording.render import Layout
 from audiohook.storage.base import StoreFault
 from audiohook.storage.delivery import Deliveries
 from tests.recording.factory import make_opened
@@ -560,3 +562,59 @@ async def test_failures_are_counted_by_fault(
     await hub.deliveries.wait_settled()
     value = hub.metrics.registry.get_sample_value
     assert value("audiohook_store_failures_total", {"fault": word}) == 1
+
+
+# Buckets of API keys
+
+
+def apart(name: str, second: int = 0) -> FakeCall:
+    """Makes a call that goes to a bucket of its API key."""
+    call = FakeCall(name, second)
+    call.record.opened = replace(
+        call.record.opened,
+        settings=CallSettings("calls/", Layout.STEREO, keep_raw=True, bucket="acme"),
+    )
+    return call
+
+
+async def test_bucket_of_a_key_that_fails_holds_up_nobody_else(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    async def deny(what: str) -> None:
+        if what.startswith("acme"):
+            raise DENIED
+
+    hub.store.work = deny
+    await hub.start(nursery)
+    hub.add(*(apart(f"acme{number}") for number in range(9)))
+    await trio.sleep(60)
+    assert hub.deliveries.statistics().fault is None
+    hub.add(FakeCall("a"))
+    await trio.sleep(0.1)
+    assert hub.store.stored == ["a"]
+    # Each waits by itself, ever longer.
+    assert 9 * 5 <= len(hub.store.log) <= 9 * 8
+    hub.store.work = None
+    await trio.sleep(600)
+    assert len(hub.store.stored) == 10
+    nursery.cancel_scope.cancel()
+
+
+async def test_bucket_of_a_key_goes_on_while_the_store_fails(
+    hub: Hub, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    async def fail(what: str) -> None:
+        if not what.startswith("acme"):
+            raise DENIED
+
+    hub.store.work = fail
+    await hub.start(nursery)
+    hub.add(*(FakeCall(f"{number}") for number in range(20)))
+    await trio.sleep(60)
+    assert hub.deliveries.statistics().fault is not None
+    hub.add(apart("acme1"), apart("acme2"))
+    await trio.sleep(0.1)
+    assert sorted(hub.store.stored) == ["acme1", "acme2"]
+    # Which says nothing of the other.
+    assert hub.deliveries.statistics().fault is not None
+    nursery.cancel_scope.cancel()

@@ -659,3 +659,88 @@ async def test_role_that_may_not_is_for_somebody_to_mend(
         await see_to(place.worker())
     assert caught.value.is_common
     assert place.submitted == 0
+
+
+# What was decided on the call
+
+
+def decided(**settings: object) -> dict[str, Any]:
+    """Returns a call of which something was decided when it opened."""
+    call = copy.deepcopy(CALL)
+    call["settings"] = {
+        name: {"value": value, "from": "customConfig"}
+        for name, value in settings.items()
+    }
+    call["audio"] = "deleted once transcribed"
+    call["objects"] = [{"key": WAV, "bytes": len(TALK), "sha256": "x"}]
+    return call
+
+
+async def test_job_is_asked_for_as_was_decided(place: Place, clock: MockClock) -> None:
+    place.parameters = Parameters(extra={"language_code": "it", "punctuate": True})
+    await place.record(
+        decided(language="fr", transcription={"punctuate": False, "prompt": "x"})
+    )
+    assert await see_to(place.worker()) is Outcome.COMPLETED
+    (job,) = place.standin.account().jobs.values()
+    assert job.parameters["language_code"] == "fr"
+    assert job.parameters["punctuate"] is False
+
+
+async def test_audio_is_deleted_once_its_transcript_is_stored(
+    place: Place, clock: MockClock
+) -> None:
+    await place.record(decided(mode="transcribe only"))
+    assert await see_to(place.worker()) is Outcome.COMPLETED
+    assert WAV not in place.store.objects
+    summary = json.loads(place.store.objects[SUMMARY].data)
+    assert summary["audio"] == "deleted"
+    assert summary["objects"][0]["deleted"] is True
+    assert place.told()["status"] == "completed"
+    assert "customer:" in place.store.objects[TEXT].data.decode()
+    # Told of it again, nobody begins anew.
+    assert await see_to(place.worker()) is Outcome.LEFT_ALONE
+    assert place.billed == 1
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_deletion_that_was_cut_off_is_made_up_for(
+    place: Place, clock: MockClock, after: bool
+) -> None:
+    await place.record(decided(mode="transcribe only"))
+    seen = 0
+
+    def step(operation: str) -> None:
+        nonlocal seen
+        if operation == "delete":
+            seen += 1
+            if seen == 1 + after:
+                raise UploadError("cannot be reached", fault=StoreFault.AWAY)
+
+    place.store.step = step
+    with pytest.raises(UnfinishedError):
+        await see_to(place.worker())
+    assert (WAV in place.store.objects) is not after
+    place.store.step = lambda _: None
+    assert await see_to(place.worker()) is Outcome.COMPLETED
+    assert WAV not in place.store.objects
+    assert json.loads(place.store.objects[SUMMARY].data)["audio"] == "deleted"
+    assert place.billed == 1
+
+
+async def test_audio_is_kept_if_there_is_no_transcript(
+    place: Place, clock: MockClock
+) -> None:
+    await place.record(decided(mode="transcribe only"), wav=b"no audio at all")
+    assert await see_to(place.worker()) is Outcome.FAILED
+    assert WAV in place.store.objects
+
+
+async def test_call_that_is_only_to_be_recorded_is_left_alone(
+    place: Place, clock: MockClock
+) -> None:
+    call = decided(mode="record only")
+    call["transcripts"][0]["status"] = "off"
+    await place.record(call)
+    assert await see_to(place.worker()) is Outcome.LEFT_ALONE
+    assert place.submitted == 0
