@@ -18,6 +18,7 @@ from audiohook.missed.review import Finding  # noqa: TC001 - pydantic reads it
 UUID_PATTERN: Final = (
     "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 )
+REFERENCE_PATTERN: Final = "^[0-9a-f]{64}$"
 NAME_PATTERN: Final = r"^[0-9]{4}-[A-Za-z0-9_.-]{1,255}$"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,255}$"
 _TIME_PATTERN: Final = (
@@ -157,6 +158,13 @@ class ControlRequest(_Model):
     )
 
 
+class EraseQuery(_Model):
+    """What of a conversation is to be erased, and how."""
+
+    session: Uuid | None = Field(None, description="Only this session of it")
+    end: bool = Field(False, description="End the call first if it is live")
+
+
 # Answers
 
 
@@ -175,6 +183,12 @@ class RecordingItem(_Model):
     started_at: str
     duration: float = Field(description="Seconds, gaps included")
     complete: bool = Field(description="Whether nothing can be missing")
+    audio_removed_at: str | None = Field(
+        description="When its audio was removed, as it was kept for its time"
+    )
+    transcripts_removed_at: str | None = Field(
+        description="The same of its transcripts"
+    )
 
 
 class RecordingPage(_Model):
@@ -260,6 +274,33 @@ class Controlled(_Model):
 
     conversation: str
     sessions: list[ControlledSession]
+
+
+class ErasedItem(_Model):
+    """What an erasure has found and removed so far."""
+
+    recordings: int
+    objects: int = Field(description="Different keys in the store")
+    versions: int = Field(description="Objects and versions of them")
+    markers: int = Field(description="Delete markers")
+    uploads: int = Field(description="Unfinished uploads")
+    bytes: int
+    spooled: int = Field(description="Calls on the local disk")
+    transcripts: int = Field(description="Jobs at AssemblyAI")
+
+
+class Erasure(_Model):
+    """How an erasure stands."""
+
+    reference: str = Field(
+        description="A hash that stands for what is erased, and names nobody"
+    )
+    done: bool = Field(description="Whether nothing was found any more")
+    asked_at: str
+    done_at: str | None
+    erased: ErasedItem
+    waits_for: str | None = Field(description="What keeps it from being done")
+    kept: list[str] = Field(description="What cannot be removed, and why")
 
 
 class Problem(BaseModel):

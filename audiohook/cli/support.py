@@ -16,7 +16,7 @@ from rich.console import Console
 
 from audiohook import dialogue as dialogues
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import EnvFile, app, examples, start_log
 from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.missed.review import Finding, Reported, review
 from audiohook.recording.elsewhere import look_elsewhere
@@ -24,7 +24,7 @@ from audiohook.recording.journal import utc_text
 from audiohook.storing import SPOOL_FOLDER, make_index, make_store
 
 
-@app.command()
+@app.command(epilog=examples("audiohook dialogue 4d029331-a63c-4ec1-9132-bd3b294f2331"))
 def dialogue(
     recording: Annotated[
         str,
@@ -50,7 +50,7 @@ def dialogue(
     sys.exit(trio.run(show))
 
 
-@app.command()
+@app.command(epilog=examples("audiohook missed", "audiohook missed --day 2026-11-25"))
 def missed(
     *,
     day: Annotated[

@@ -148,6 +148,7 @@ cdef extern from *:
     int unlinkat(int folder, const char *name, int flags) nogil
     int renameat(int folder, const char *old, int other, const char *new) nogil
     int utimensat(int folder, const char *name, void *times, int flags) nogil
+    int futimens(int fd, void *times) nogil
     ssize_t pwrite(int fd, const void *data, size_t size, int64_t offset) nogil
     int snprintf(char *text, size_t size, const char *format, ...) nogil
 
@@ -280,8 +281,9 @@ cdef int take_spare(int spool, Making *m, int64_t room) noexcept nogil:
         m.audio_fd = open_in(spool, m.spare, AUDIO, FILE_FLAGS)
     if m.audio_fd < 0:
         code = errno
-    # It is as old as its call.
-    elif utimensat(spool, m.spare, NULL, 0) < 0:
+    # They are as old as their call, by which it is told when it ended if it was cut
+    # off before there was any audio.
+    elif utimensat(spool, m.spare, NULL, 0) < 0 or futimens(m.audio_fd, NULL) < 0:
         code = errno
     else:
         code = begin(spool, m.spare, m, room)

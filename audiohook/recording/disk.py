@@ -20,8 +20,10 @@ The lock lasts without an open file, and journals are opened only to write a few
 lines. So a live call needs a socket and its audio, and no third file.
 
 A call that is done is not deleted but emptied, and its folder kept under such
-another name, locked, for a call to come. To make and delete folders is what a
-file system is slowest at, and some get slower with each that was deleted lately.
+another name, locked, for a call to come. To make and delete folders is what a file
+system is slowest at, and some get slower with each that was deleted lately. So
+nobody may have a file of a call open for longer than he holds the call: what he
+read or wrote then would be another's.
 
 Every name is looked up relative to an open folder, and no symbolic link at its end
 is followed.

@@ -148,7 +148,6 @@ SERVERS: Mapping[str, Server] = {
         short="audiohook",
         leaves_out="nothing",
         prepare=_ours,
-        files_a_call=3,
         shares_port=True,
     ),
     # The same reads, unmasking and writes at the same interval: the floor.

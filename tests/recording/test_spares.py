@@ -18,7 +18,7 @@ from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording import disk, leftovers
 from audiohook.recording._files import Journals, Lock
-from audiohook.recording.journal import Done, GapFact, encode, replay
+from audiohook.recording.journal import Done, GapFact, encode, replay, utc_text
 from tests.recording.factory import entries, make_closed, make_opened, running
 from tests.recording.test_spool import is_locked
 
@@ -202,6 +202,23 @@ async def test_spool_before_this_one_clears_spares_away(tmp_path: Path) -> None:
     async with running(tmp_path, spares=0) as spool:
         assert await spool.adopt() == []
         assert entries(tmp_path) == set()
+
+
+async def test_call_in_a_folder_used_again_is_as_old_as_it_is(tmp_path: Path) -> None:
+    """By which it is told when it ended, if it was cut off before any audio."""
+    async with running(tmp_path, spares=1) as spool:
+        await store(spool, await spool.create(make_opened()))
+        age(spare_of(tmp_path))
+        call = await spool.create(make_opened())
+        call.release()
+        (call,) = await spool.adopt()
+        assert call.record.closed is not None
+        assert call.record.closed.ended_at > utc_text(LONG_AGO + 1)
+
+
+def age(folder: Path) -> None:
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (LONG_AGO, LONG_AGO))
 
 
 # Killed between any two steps
