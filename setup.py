@@ -44,6 +44,7 @@ extensions = [
         "_divert.lane",
         "_divert.batch",
         "_divert.fleet",
+        "_divert.unsealer",
         "protocol._ping",
         "protocol._pong",
         "recording._files",

@@ -15,6 +15,7 @@ The tree::
     │   ├── UploadGoneError        the upload in parts is no longer there
     │   └── JobHeldError           somebody else has the job in hand
     ├── CallIndexError             the index of recordings did not do as asked
+    ├── ErasureError               an erasure cannot be begun or gone on with
     ├── OutboxError                what is to be told could not be kept on disk
     ├── ReceiverError              the receiver of notifications did not take one
     ├── TranscriptError            the transcription service did not do as asked
@@ -164,6 +165,20 @@ class CallIndexError(AudioHookError):
         self.damaged = damaged
         self.costly = costly
         self.busy = busy
+
+
+class ErasureError(AudioHookError):
+    """An erasure cannot be begun or gone on with.
+
+    Attributes:
+        busy: True if there are too many, which passes.
+        live: True if the call is live, and was not to be ended.
+    """
+
+    def __init__(self, message: str, *, busy: bool = False, live: bool = False) -> None:
+        super().__init__(message)
+        self.busy = busy
+        self.live = live
 
 
 class OutboxError(AudioHookError):

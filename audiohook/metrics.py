@@ -38,14 +38,18 @@ REFUSALS: Final = (
     "bad_request",
     "handshake_timeout",
     "head_too_long",
+    "network",
     "no_request",
+    "not_a_proxy",
     "not_an_upgrade",
+    "proxy_header",
     "tls",
     # By the request's headers.
     "expired",
     "failed",
     "invalid",
     "malformed",
+    "organization",
     "precondition",
     "replayed",
     "unexpected_signature",
@@ -141,6 +145,9 @@ WEBHOOK_OUTCOMES: Final = ("malformed", "refused", "taken", "unknown")
 
 NOTIFICATION_OUTCOMES: Final = ("dead", "failed", "sent")
 """What came of a notification; the middle one is not its end."""
+
+GENESYS_EVENTS: Final = ("ignored", "known", "taken")
+"""What an event of Genesys was: without a code of ours, or not the first time, or new."""
 
 
 class Metrics:
@@ -245,6 +252,13 @@ class Metrics:
             "Notifications of what becomes of calls: sent, tried in vain, given up.",
             "outcome",
             NOTIFICATION_OUTCOMES,
+        )
+
+        self.genesys_events = self._counter(
+            "audiohook_genesys_events",
+            "Operational events that Genesys has handed in, by what they were.",
+            "outcome",
+            GENESYS_EVENTS,
         )
 
     def _counter(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from audiohook.erasure.holdings import Latecomers
 from audiohook.file_limit import raise_file_limit
 from audiohook.metrics import Metrics
 from audiohook.notifying import make_herald, make_outbox
-from audiohook.storing import make_deliveries, make_storage
+from audiohook.storing import make_deliveries, make_ledger, make_storage
 from audiohook.transcribing import make_transcribing
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered
         settings, spool=spool, store=store, metrics=metrics, log=log, herald=herald
     )
     deliveries = make_deliveries(uploader, transcribing, metrics=metrics, log=log)
+    latecomers = Latecomers(make_ledger(settings), spool, log=log)
     async with trio.open_nursery() as nursery:
         if outbox is not None:
             await nursery.start(outbox.run)
@@ -80,7 +82,7 @@ async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered
             await nursery.start(transcribing.jobs.run)
         more = True
         while more:
-            more = await adopt(spool, deliveries, transcribing, herald)
+            more = await adopt(spool, deliveries, transcribing, herald, latecomers)
             await deliveries.wait_settled()
         done = deliveries.statistics()
         transcribed, untranscribed = 0, spool.passed_over_delivered
@@ -100,6 +102,7 @@ async def adopt(
     deliveries: Deliveries,
     transcribing: Transcribing | None,
     herald: Herald,
+    latecomers: Latecomers,
 ) -> bool:
     """Takes over calls that nobody holds any more, as many as there is room for.
 
@@ -109,12 +112,14 @@ async def adopt(
         transcribing: Takes those that wait for their transcripts.
         herald: Told that they were opened: who recorded them may have died before
             that was on disk.
+        latecomers: Removes those that were to be erased.
 
     Returns:
         Whether it is worth looking for more at once.
 
     Raises:
         SpoolError: The spool cannot be read.
+        ErasureError: Nobody can tell which of them were to be erased.
     """
     room = min(_ADOPT_LIMIT, deliveries.room)
     jobs_room = 0 if transcribing is None else min(_ADOPT_LIMIT, transcribing.jobs.room)
@@ -122,7 +127,7 @@ async def adopt(
         return False
     found = await spool.adopt(limit=room, delivered_limit=jobs_room)
     delivered = [call for call in found if call.record.delivered]
-    for call in found:
+    for call in await latecomers.turn_away(found):
         if not call.record.delivered:
             herald.opened(call.record)
             deliveries.add(call)

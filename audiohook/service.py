@@ -23,6 +23,7 @@ from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
 from audiohook.allow_list import AllowList
 from audiohook.api import calls as api_calls
+from audiohook.api.missed import Missed
 from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
@@ -31,7 +32,9 @@ from audiohook.call import Surroundings
 from audiohook.call_settings import Chooser
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
-from audiohook.errors import SpoolError
+from audiohook.erasing import Places, make_erasing
+from audiohook.erasure.holdings import ServiceHoldings
+from audiohook.errors import ErasureError, SpoolError
 from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
 from audiohook.glance import Glance
@@ -41,12 +44,16 @@ from audiohook.ingest.pump import Pump
 from audiohook.key_ring import KeyRing
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.notifying import make_notifying
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.recording.dialogue import Keep
+from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.recording.herald import Nobody
 from audiohook.recovery import adopt
 from audiohook.reload import Reloader, configured_tokens
+from audiohook.retention.keeper import Retention
+from audiohook.retention.terms import keeps_of
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_deliveries, make_index, make_storage
@@ -261,6 +268,31 @@ class Service:
             + _LAST_WORDS_DEADLINE,
         )
         spool_folder = settings.recordings_dir / SPOOL_FOLDER
+        self._erasing = make_erasing(
+            settings,
+            store=self._store,
+            index=self.index,
+            log=log,
+            keys=authenticator.records,
+            holdings=ServiceHoldings(
+                desk=self.desk,
+                spool=self._spool,
+                deliveries=self._deliveries,
+                jobs=None if self._transcribing is None else self._transcribing.jobs,
+            ),
+            spool=self._spool,
+            outbox=None if self._notifying is None else self._notifying.outbox,
+            clock=clock,
+        )
+        self._retention = Retention(
+            self._store,
+            lambda: keeps_of(settings, authenticator.records().values()),
+            place=Places(settings, self._store, authenticator.records).at,
+            index=self.index,
+            spool=spool_folder,
+            log=log,
+            clock=clock,
+        )
         api = make_room(
             api_calls.Surroundings(
                 live=self.desk.live_calls,
@@ -271,8 +303,17 @@ class Service:
                 spool=spool_folder,
                 base=BASE,
                 log=log,
+                eraser=self._erasing.eraser,
             ),
             tokens,
+            missed=Missed(
+                EventLedger(spool_folder / EVENTS_FOLDER),
+                self.index,
+                waiting=self._waiting_conversations,
+                metrics=self.metrics,
+                log=log,
+                clock=clock,
+            ),
             log=log,
         )
         lookout = Lookout(self, spool_folder, clock=clock)
@@ -389,6 +430,7 @@ class Service:
                     self._deliveries.run,
                     self.desk.watch,
                     self.index.run,
+                    self._erasing.eraser.run,
                 ]
                 if self._transcribing is not None:
                     works.append(self._transcribing.jobs.run)
@@ -397,6 +439,7 @@ class Service:
                 self.admin_port = await foundation.start(self._admin.run)
                 await foundation.start(self._stand, self._heartbeat.run)
                 foundation.start_soon(self._adopt_leftovers)
+                foundation.start_soon(self._retention.run)
                 if isinstance(self._store, FolderStore):
                     foundation.start_soon(self._store.sweep)
                 await self._serve_calls(task_status)
@@ -414,12 +457,23 @@ class Service:
                 foundation.cancel_scope.cancel()
                 if self._transcribing is not None:
                     await self._transcribing.aclose()
+                await self._erasing.aclose()
                 if self._notifying is not None:
                     await self._notifying.aclose()
         if isinstance(self._store, S3Store):
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    async def _waiting_conversations(self) -> set[str]:
+        """Which conversations are live, or wait to be stored, here or beside us."""
+        records = self._spool.records()
+        own = {record.opened.session_id for record in records}
+        others = await trio.to_thread.run_sync(
+            look_elsewhere, self._settings.recordings_dir / SPOOL_FOLDER, own
+        )
+        here = {record.opened.conversation_id.lower() for record in records}
+        return here | {each.lower() for each in others}
 
     def _notifiers(self) -> list[Callable[..., Awaitable[None]]]:
         if self._notifying is None:
@@ -459,6 +513,12 @@ class Service:
                         task_status=task_status,
                     )
                 )
+                if not self._spool.can_record:
+                    self._log.error(
+                        "cannot_record",
+                        error="the spool's disk refuses, or has less room than"
+                        " SPOOL_LOW_WATER_MIB; calls are turned away meanwhile",
+                    )
                 self._heartbeat.ready()
                 task_status.started(self._doors.port)
                 await self._stop_wanted.wait()
@@ -492,9 +552,13 @@ class Service:
             more = False
             try:
                 more = await adopt(
-                    self._spool, self._deliveries, self._transcribing, self._herald
+                    self._spool,
+                    self._deliveries,
+                    self._transcribing,
+                    self._herald,
+                    self._erasing.latecomers,
                 )
-            except SpoolError as error:
+            except (SpoolError, ErasureError) as error:
                 self._log.error("cannot_adopt", error=str(error))
             self._tell_of_untranscribed()
             await trio.sleep(_ADOPT_SOON if more else _ADOPT_INTERVAL)

@@ -71,7 +71,7 @@ from audiohook.setting_values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
+    from collections.abc import Iterable, Iterator, Set
 
     from pydantic.fields import FieldInfo
     from pydantic_core import ErrorDetails
@@ -257,6 +257,22 @@ class Settings(BaseSettings):
         repr=False,
         description="Further names in .env that botocore knows, passed on to it",
         examples=["AWS_PROFILE=recordings"],
+    )
+    keep_audio_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="Days that audio is kept: removed from the folder by the service,"
+        " from a bucket by rules that `audiohook check --iam` prints; for ever without"
+        " it",
+        examples=["90"],
+    )
+    keep_transcripts_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="The same for transcripts",
+        examples=["365"],
     )
     keep_raw: bool = Field(
         True,
@@ -624,9 +640,12 @@ def load(*, env_file: Path = Path(".env"), **flags: object) -> Settings:
     if unknown := given.keys() - known:
         raise ConfigError(f"{min(unknown)}: is not a setting")
     given[AWS_OTHER] = others
+    slips = dict(_slips(known))
+    given |= _good_values(slips.keys())
     credentials = os.environ.get("CREDENTIALS_DIRECTORY") or None
     found, faults = _try(credentials, given)
-    lines = [*file.faults, *(line for each in faults for line in _lines(each))]
+    lines = [*file.faults, *slips.values()]
+    lines += [line for each in faults for line in _lines(each)]
     if wrong := {str(fault["loc"][0]) for fault in faults if fault["loc"]}:
         # What does not go together is looked for with good values in place of the
         # wrong ones, so that nobody has to start again for each fault.
@@ -658,6 +677,27 @@ def _try(
         return Settings(_secrets_dir=credentials, **given), []
     except ValidationError as error:
         return None, [fault for fault in error.errors() if _is_fault(fault)]
+
+
+def _slips(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield names of settings with what their values of the environment have too much.
+
+    In ``.env`` quotes and spaces around a value are taken away. The environment has
+    what it was given: `docker --env-file` leaves the quotes, and the mark that ends
+    lines in files of Windows.
+    """
+    for name in names:
+        value = os.environ.get(name, "")
+        if value != value.strip():
+            yield (
+                name,
+                _with_example(name, "has a space or a line's end before or behind it"),
+            )
+        elif len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            yield (
+                name,
+                _with_example(name, "stands in quotes, which are part of it here"),
+            )
 
 
 def _good_values(names: Set[str]) -> dict[str, Any]:
@@ -718,8 +758,12 @@ def _lines(fault: ErrorDetails) -> list[str]:
 
 def _line(fault: ErrorDetails, text: str) -> str:
     name = str(fault["loc"][0])
-    text = text.replace("Input should", "should")
+    return _with_example(name, text.replace("Input should", "should"))
+
+
+def _with_example(name: str, fault: str) -> str:
+    """Say in one line what is wrong with a setting, and what would be right."""
     for attribute, info in Settings.model_fields.items():
         if name_of(attribute, info) == name and info.examples:
-            return f"{name}: {text}; for example {name}={info.examples[0]}"
-    return f"{name}: {text}"
+            return f"{name}: {fault}; for example {name}={info.examples[0]}"
+    return f"{name}: {fault}"

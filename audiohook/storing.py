@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audiohook.authentication import configured_keys
+from audiohook.erasure.ledger import Ledger
 from audiohook.index.keeper import INDEX_FOLDER, CallIndex
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
+from audiohook.retention.terms import keeps_of, tells_kinds
 from audiohook.storage.delivery import Deliveries
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import in_bucket
@@ -60,6 +63,9 @@ def make_store(settings: Settings) -> FolderStore | S3Store:
             kms_key_id=settings.s3_kms_key_id,
             storage_class=settings.s3_storage_class,
             tags=settings.s3_tags,
+            tags_kinds=tells_kinds(
+                keeps_of(settings, configured_keys(settings).values()).values()
+            ),
         ),
     )
 
@@ -100,13 +106,22 @@ def make_index(
             something up need not know them.
         log: For what an operator must see.
     """
+    ledger = make_ledger(settings)
     return CallIndex(
         settings.recordings_dir / SPOOL_FOLDER / INDEX_FOLDER,
         store,
         places=places_of(settings, keys),
         is_deep="prefix" in settings.custom_config_allow,
         log=log,
+        is_erased=lambda entry: ledger.is_erased(
+            entry.conversation, entry.session, entry.started_at
+        ),
     )
+
+
+def make_ledger(settings: Settings) -> Ledger:
+    """Makes what knows which calls are to be erased, or were."""
+    return Ledger(settings.recordings_dir / SPOOL_FOLDER)
 
 
 def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uploader]:

@@ -1,6 +1,7 @@
-"""What the page of live calls costs the service: one look, with 10,000 live calls.
+"""What the page costs: a look at 10,000 live calls, and a search in many recordings.
 
-Run with ``python -m pytest bench/test_page.py -q -s``. There is a look a second while
+Run with ``AUDIOHOOK_BENCH_RECORDINGS=100000 python -m pytest bench/test_page.py -q -s``;
+without that there are fewer recordings, which take a while to make. There is a look a second while
 anybody looks, so that milliseconds of CPU a look are tenths of a percent of a core.
 ``loop`` is the event loop's own thread; ``all`` has the thread that measures levels
 besides.
@@ -8,14 +9,19 @@ besides.
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import random
+import re
 import time
 import uuid
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
 
+import httpx
 import structlog
 import trio
 
@@ -25,11 +31,15 @@ from audiohook.authentication import Authenticator, Credentials
 from audiohook.call import Call, Surroundings
 from audiohook.desk import CallDesk
 from audiohook.glance import Glance
+from audiohook.index.database import Database
+from audiohook.index.keeper import INDEX_FOLDER
 from audiohook.ingest.pump import Pump
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
 from audiohook.web.feed import MOST_CALLS, Feed
 from audiohook.web.pages import Pages
+from bench.test_index import RECORDINGS, WORDS, conversation, entry, word
+from tests.house import house
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +48,20 @@ if TYPE_CHECKING:
 
 CALLS = int(os.environ.get("AUDIOHOOK_BENCH_CALLS", "10000"))
 LOOKS = 30
+OLDER = re.compile(r'href="([^"]+)" rel="next"')
+SEARCHES: dict[str, dict[str, str]] = {
+    "newest": {},
+    "rare word": {"text": "needle"},
+    "common word": {"text": word(0)},
+    "common words": {"text": f"{word(0)} {word(1)} {word(2)}"},
+    "beginning of a word": {"text": f"{word(1)[:4]}*"},
+    "number": {"number": "030 0001234"},
+    "number of all": {"number": "0800 1234"},
+    "conversation": {"conversation": conversation(RECORDINGS // 3)},
+    "participant": {"participant": conversation(123 + 10**10)},
+    "day": {"since": "2026-05-29", "until": "2026-05-29"},
+    "common word of a day": {"text": word(0), "since": "2026-05-29"},
+}
 SECOND_OF_AUDIO = 16_000
 
 
@@ -149,3 +173,48 @@ async def test_cost_of_looking(tmp_path: Path) -> None:
         f" first event {whole} bytes, then {sorted(sent)[middle]} each"
     )
     assert len(frame.state["calls"]) == min(MOST_CALLS, CALLS)
+
+
+async def test_cost_of_finding(tmp_path: Path) -> None:
+    """What somebody waits for who searches, and goes to the next page."""
+    spool = tmp_path / ".spool" / INDEX_FOLDER
+    fill(spool)
+    async with house(tmp_path) as it:
+        base = f"http://127.0.0.1:{it.service.admin_port}"
+        async with httpx.AsyncClient(base_url=base) as client:
+            for name, question in SEARCHES.items():
+                path, shown = f"/recordings?{urlencode(question)}", []
+                for _ in range(2):
+                    took = []
+                    for _ in range(LOOKS):
+                        before = time.perf_counter()
+                        answer = await client.get(path)
+                        took.append(time.perf_counter() - before)
+                        assert answer.status_code == 200
+                    took.sort()
+                    rows = answer.text.count("data-session=")
+                    shown.append(f"{took[LOOKS // 2] * 1000:5.1f} ms ({rows} found)")
+                    older = OLDER.search(answer.text)
+                    if older is None:
+                        break
+                    path = html.unescape(older[1])
+                print(f"{name:20} first page {', next '.join(shown)}")
+
+
+def fill(folder: Path) -> None:
+    """Makes an index as that of `bench.test_index`."""
+    chance = random.Random(5)
+    vocabulary = [word(number) for number in range(20_000)]
+    weights = list(accumulate(1 / (rank + 1) for rank in range(len(vocabulary))))
+    database = Database(folder)
+    for first in range(0, RECORDINGS, 1000):
+        batch = []
+        for number in range(first, first + 1000):
+            words = chance.choices(vocabulary, cum_weights=weights, k=WORDS)
+            if number == RECORDINGS // 2:
+                words.append("needle")
+            batch.append((entry(number), " ".join(words)))
+        database.put(batch)
+    # The store has been gone through, so that nobody does it now.
+    database.end_pass(0)
+    database.close()

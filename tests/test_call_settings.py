@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,18 @@ def choose(
     key: KeyRecord | None = None,
     **flags: object,
 ) -> CallSettings:
-    chosen = settings.load(
-        env_file=Path(os.devnull), custom_config_allow=allow, **flags
+    chooser = _chooser(allow, tuple(flags.items()))
+    return chooser.choose(key or KeyRecord(), custom_config)
+
+
+@cache
+def _chooser(allow: str, flags: tuple[tuple[str, object], ...]) -> Chooser:
+    """Makes one of each kind: to read settings takes long."""
+    return Chooser(
+        settings.load(
+            env_file=Path(os.devnull), custom_config_allow=allow, **dict(flags)
+        )
     )
-    return Chooser(chosen).choose(key or KeyRecord(), custom_config)
 
 
 def test_nothing_is_allowed_by_default() -> None:
@@ -201,11 +210,11 @@ JSON = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=200),
+    | st.text(max_size=30),
     lambda each: (
         st.lists(each, max_size=3) | st.dictionaries(st.text(), each, max_size=3)
     ),
-    max_leaves=8,
+    max_leaves=5,
 )
 
 

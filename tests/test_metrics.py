@@ -46,8 +46,11 @@ def test_words_of_refusals_are_those_of_signatures_and_of_the_door() -> None:
         "bad_request",
         "handshake_timeout",
         "head_too_long",
+        "network",
         "no_request",
+        "not_a_proxy",
         "not_an_upgrade",
+        "proxy_header",
         "tls",
     }
     assert set(metrics.REFUSALS) == words(Refusal) | door
@@ -88,6 +91,7 @@ def test_names_and_labels_are_stable() -> None:
         "audiohook_transcripts": ["outcome"],
         "audiohook_transcription_failures": ["fault"],
         "audiohook_notifications": ["outcome"],
+        "audiohook_genesys_events": ["outcome"],
         "audiohook_webhooks": ["outcome"],
     }
 

@@ -612,3 +612,49 @@ def test_rate_refuses(text: str) -> None:
 @pytest.mark.parametrize("text", ["WARNING", "warning"])
 def test_log_level_in_either_case(text: str) -> None:
     assert with_env_file(f"LOG_LEVEL={text}").log_level == "warning"
+
+
+def test_what_is_wrong_alone_and_together_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PORT", "x")
+    Path(".env").write_text(
+        "S3_BUKET=hush\nAPI_KEY hush\nS3_KMS_KEY_ID=abc\nASSEMBLYAI_PARAMS_FILE=/absent\n"
+    )
+    names = [line.partition(":")[0] for line in faults({"webhook_secret": "hush"})]
+    assert names == [
+        ".env",
+        "S3_BUKET",
+        "PORT",
+        "ASSEMBLYAI_PARAMS_FILE",
+        "S3_KMS_KEY_ID",
+        "WEBHOOK_SECRET",
+    ]
+
+
+def test_pair_with_a_faulty_half_is_one_fault() -> None:
+    # Whether the halves fit is not known before that one is right.
+    (line,) = faults({"api_key": "hush!", "client_secret": SECRET_TEXT})
+    assert line.startswith("API_KEY: ")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ('"hush"', "stands in quotes"),
+        ("'hush'", "stands in quotes"),
+        (" hush", "has a space or a line's end"),
+        ("hush\r", "has a space or a line's end"),
+    ],
+)
+def test_slip_of_the_environment_is_told(
+    monkeypatch: pytest.MonkeyPatch, value: str, words: str
+) -> None:
+    monkeypatch.setenv("RECORDINGS_DIR", value)
+    (line,) = faults({})
+    assert line.startswith(f"RECORDINGS_DIR: {words}")
+    assert "hush" not in line
+
+
+def test_mark_of_an_editor_is_no_part_of_a_name() -> None:
+    assert with_env_file(b"\xef\xbb\xbfPORT=7\r\n").port == 7

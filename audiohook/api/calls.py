@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import trio
 from starlette.responses import RedirectResponse, Response
 
-from audiohook.api import files
 from audiohook.api.models import (
     CallState,
     Controlled,
     ControlledSession,
     ControlRequest,
     Conversation,
+    ErasedItem,
+    EraseQuery,
+    Erasure,
     FindQuery,
     Link,
     LiveItem,
@@ -32,6 +34,7 @@ from audiohook.api.models import (
 from audiohook.api.problems import Code, ProblemError
 from audiohook.control import Asker, ControlFault, Held
 from audiohook.errors import ControlError
+from audiohook.file_ranges import NoFileError, NoStretchError, serve
 from audiohook.index.rebuild import SUMMARY_NAME
 from audiohook.index.search import Query
 from audiohook.protocol.messages import NIL_UUID
@@ -39,10 +42,10 @@ from audiohook.protocol.state import State
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import beside
+from audiohook.storage.layout import beside, file_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from audiohook.api.operations import Ask
     from audiohook.call import Call
     from audiohook.control import Standing
+    from audiohook.erasure import eraser as erasures
     from audiohook.index.entry import Entry
     from audiohook.index.keeper import CallIndex
     from audiohook.index.search import Found
@@ -84,6 +88,7 @@ class Surroundings:
         spool: Folder that other processes may share.
         base: Where the API is on its server.
         log: For what was done by whom.
+        eraser: Has calls erased.
     """
 
     live: Callable[[], Sequence[Call]]
@@ -94,6 +99,7 @@ class Surroundings:
     spool: Path
     base: str
     log: FilteringBoundLogger
+    eraser: erasures.Eraser
 
 
 class Calls:
@@ -193,15 +199,42 @@ class Calls:
         """Sends a file of a recording, or says where it is."""
         name = ask.path["name"]
         prefix = await self._prefix_of(name)
-        key = files.key_of(prefix, name, ask.path["file"])
+        key = file_key(prefix, name, ask.path["file"])
         if key is None:
             raise ProblemError(Code.NOT_FOUND)
         store = self._around.store
         if isinstance(store, FolderStore):
-            return await files.serve(ask.request, store, key)
+            try:
+                return await serve(ask.request, store, key)
+            except NoFileError:
+                raise ProblemError(Code.NOT_FOUND) from None
+            except NoStretchError as error:
+                raise ProblemError(Code.RANGE, headers=error.headers) from None
         if not isinstance(store, SigningStore):
             raise ProblemError(Code.NOT_FOUND)
         return RedirectResponse(await store.presign(key, _ADDRESS_LIFE), 307)
+
+    # Erasing
+
+    async def erase(self, ask: Ask) -> Erasure:
+        """Takes an order to erase a conversation, and says how that stands."""
+        asked = cast("EraseQuery", ask.query)
+        conversation = ask.path["conversation"].lower()
+        eraser = self._around.eraser
+        reference = await eraser.order(
+            conversation, _lower(asked.session), by=ask.token, end=asked.end
+        )
+        standing = await eraser.standing(reference)
+        if standing is None:
+            raise ProblemError(Code.ERASURES)
+        return _erasure(standing)
+
+    async def show_erasure(self, ask: Ask) -> Erasure:
+        """Shows how an erasure stands."""
+        standing = await self._around.eraser.standing(ask.path["reference"])
+        if standing is None:
+            raise ProblemError(Code.NOT_FOUND)
+        return _erasure(standing)
 
     # Controlling
 
@@ -308,6 +341,8 @@ class Calls:
             started_at=entry.started_at,
             duration=entry.duration,
             complete=entry.complete,
+            audio_removed_at=entry.audio_removed_at,
+            transcripts_removed_at=entry.transcripts_removed_at,
         )
 
     async def _prefix_of(self, name: str) -> str:
@@ -327,7 +362,15 @@ class Calls:
             except (ValueError, RecursionError):
                 value = None
             call = value if isinstance(value, dict) else None
-        links = await self._links(entry.key, call or {})
+        gone = {
+            name
+            for name, at in (
+                ("audio", entry.audio_removed_at),
+                ("transcripts", entry.transcripts_removed_at),
+            )
+            if at is not None
+        }
+        links = await self._links(entry.key, call or {}, gone)
         if data is not None and len(data) > _LONGEST_SUMMARY:
             call = None
         return SessionItem(
@@ -339,12 +382,16 @@ class Calls:
             call=call,
         )
 
-    async def _links(self, folder: str, call: Mapping[str, Any]) -> list[Link]:
+    async def _links(
+        self, folder: str, call: Mapping[str, Any], gone: Collection[str]
+    ) -> list[Link]:
         links = [await self._link(f"{folder}/{SUMMARY_NAME}", {})]
         for each in _objects(call):
             key = beside(folder, each["key"])
             # Only what is beside it: the JSON may be anybody's.
-            if key.startswith(f"{folder}/") and not each.get("deleted"):
+            rest = key.removeprefix(f"{folder}/")
+            is_there = rest.partition("/")[0] not in gone and not each.get("deleted")
+            if rest != key and is_there:
                 links.append(await self._link(key, each))
         return links
 
@@ -376,6 +423,18 @@ class Calls:
                 )
                 self._looked_at = trio.current_time()
             return self._elsewhere
+
+
+def _erasure(standing: erasures.Standing) -> Erasure:
+    return Erasure(
+        reference=standing.reference,
+        done=standing.done,
+        asked_at=standing.asked_at,
+        done_at=standing.done_at,
+        erased=ErasedItem(**asdict(standing.counts)),
+        waits_for=standing.waits_for,
+        kept=list(standing.kept),
+    )
 
 
 def _objects(call: Mapping[str, Any]) -> list[Mapping[str, Any]]:

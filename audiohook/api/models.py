@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import unicodedata
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
 
 from audiohook.control import Held  # noqa: TC001 - pydantic reads it
 from audiohook.index.entry import RecordingState
+from audiohook.missed.events import MOST_AT_ONCE
+from audiohook.missed.review import Finding  # noqa: TC001 - pydantic reads it
 
 UUID_PATTERN: Final = (
     "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 )
+REFERENCE_PATTERN: Final = "^[0-9a-f]{64}$"
 NAME_PATTERN: Final = r"^[0-9]{4}-[A-Za-z0-9_.-]{1,255}$"
 FILE_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,255}$"
 _TIME_PATTERN: Final = (
@@ -61,6 +64,13 @@ def _time(text: str) -> str:
     return text
 
 
+def _day(text: str) -> str:
+    # One that ends in the year 10000 has no end.
+    if date.fromisoformat(text) == date.max:
+        raise ValueError("too late")
+    return text
+
+
 def milliseconds_of(text: str) -> int:
     """Turn a time of a request into milliseconds since 1970, not less than 0."""
     moment = datetime.fromisoformat(text)
@@ -77,6 +87,11 @@ Time = Annotated[
         json_schema_extra={"format": "date-time"},
     ),
     AfterValidator(_time),
+]
+Day = Annotated[
+    str,
+    Field(pattern="^[0-9]{4}-[0-9]{2}-[0-9]{2}$", json_schema_extra={"format": "date"}),
+    AfterValidator(_day),
 ]
 Cursor = Annotated[str, Field(pattern="^[A-Za-z0-9_-]{1,64}$")]
 Reason = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
@@ -105,6 +120,25 @@ class FindQuery(_Model):
     cursor: Cursor | None = Field(None, description="`next` of the page before")
 
 
+class MissedQuery(_Model):
+    """Which day."""
+
+    day: Day | None = Field(None, description="In UTC; today without it")
+
+
+Json = dict[str, Any]
+
+
+class GenesysEvents(
+    RootModel[Json | Annotated[list[Json], Field(max_length=MOST_AT_ONCE)]]
+):
+    """Operational events of Genesys, in whatever envelope they come."""
+
+    root: Json | Annotated[list[Json], Field(max_length=MOST_AT_ONCE)] = Field(
+        default_factory=dict
+    )
+
+
 class LiveQuery(_Model):
     """A page of the live calls."""
 
@@ -122,6 +156,13 @@ class ControlRequest(_Model):
         description="Kept with the call: no card numbers, nothing personal",
         examples=["card payment"],
     )
+
+
+class EraseQuery(_Model):
+    """What of a conversation is to be erased, and how."""
+
+    session: Uuid | None = Field(None, description="Only this session of it")
+    end: bool = Field(False, description="End the call first if it is live")
 
 
 # Answers
@@ -142,6 +183,12 @@ class RecordingItem(_Model):
     started_at: str
     duration: float = Field(description="Seconds, gaps included")
     complete: bool = Field(description="Whether nothing can be missing")
+    audio_removed_at: str | None = Field(
+        description="When its audio was removed, as it was kept for its time"
+    )
+    transcripts_removed_at: str | None = Field(
+        description="The same of its transcripts"
+    )
 
 
 class RecordingPage(_Model):
@@ -229,6 +276,33 @@ class Controlled(_Model):
     sessions: list[ControlledSession]
 
 
+class ErasedItem(_Model):
+    """What an erasure has found and removed so far."""
+
+    recordings: int
+    objects: int = Field(description="Different keys in the store")
+    versions: int = Field(description="Objects and versions of them")
+    markers: int = Field(description="Delete markers")
+    uploads: int = Field(description="Unfinished uploads")
+    bytes: int
+    spooled: int = Field(description="Calls on the local disk")
+    transcripts: int = Field(description="Jobs at AssemblyAI")
+
+
+class Erasure(_Model):
+    """How an erasure stands."""
+
+    reference: str = Field(
+        description="A hash that stands for what is erased, and names nobody"
+    )
+    done: bool = Field(description="Whether nothing was found any more")
+    asked_at: str
+    done_at: str | None
+    erased: ErasedItem
+    waits_for: str | None = Field(description="What keeps it from being done")
+    kept: list[str] = Field(description="What cannot be removed, and why")
+
+
 class Problem(BaseModel):
     """Why something was not done. Source: RFC 9457."""
 
@@ -239,3 +313,29 @@ class Problem(BaseModel):
     status: int
     detail: str
     code: str = Field(description="The same for the same fault, for programs")
+
+
+class TakenEvents(_Model):
+    """What came of events."""
+
+    taken: int = Field(description="That were not known yet")
+    known: int = Field(description="That had come before")
+    ignored: int = Field(description="That have no code of AudioHook's")
+
+
+class ReportedEvent(_Model):
+    """An event of Genesys, and what became of its call."""
+
+    at: Time
+    code: str = Field(description="Such as AUDIOHOOK-0006")
+    conversation: Uuid | None
+    text: str = Field(description="What Genesys says of it")
+    finding: Finding
+
+
+class MissedCalls(_Model):
+    """Calls of a day that Genesys could not deliver, or not whole."""
+
+    day: Day
+    missed: list[Uuid] = Field(description="Conversations without any recording")
+    events: list[ReportedEvent]

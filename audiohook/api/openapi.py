@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic.json_schema import models_json_schema
 
 from audiohook import __version__
-from audiohook.api.files import MEDIA_TYPES
 from audiohook.api.models import Problem
 from audiohook.api.problems import PROBLEM_JSON, Code, status_of
+from audiohook.file_ranges import MEDIA_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _REF: Final = "#/components/schemas/{model}"
 # What may come of every request.
 _ALWAYS: Final = (Code.OFF, Code.TOO_MANY, Code.BUSY, Code.INTERNAL, Code.INVALID)
+_DONE: Final = 200
 _PLAIN: Final = (411, 413, 421)
 
 
@@ -49,8 +50,8 @@ def document(operations: Sequence[Operation], base: str) -> dict[str, Any]:
         "info": {
             "title": "audiohook",
             "version": __version__,
-            "description": "Find recorded calls, fetch their files, and control live"
-            " ones.",
+            "description": "Find recorded calls, fetch their files, control live"
+            " ones, and have calls erased.",
         },
         "servers": [{"url": base}],
         "paths": paths,
@@ -114,7 +115,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     if operation.answer is not None:
         content = {"application/json": {"schema": _ref(operation.answer)}}
-        responses["200"] = {"description": "Done", "content": content}
+        word = "Done" if operation.status == _DONE else "It will be done"
+        responses[str(operation.status)] = {"description": word, "content": content}
     elif operation.is_file:
         responses |= _file_responses(head=operation.method == "HEAD")
     else:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from audiohook.admission import TokenBucket
 from audiohook.api.problems import Code, ProblemError
-from audiohook.errors import CallIndexError, UploadError
+from audiohook.errors import CallIndexError, ErasureError, UploadError
 from audiohook.setting_values import Rate
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class Operation:
         query: Those of the query.
         body: What may be sent.
         answer: What comes back, if it is one of our own.
+        status: With which status.
         is_file: Whether a file comes back.
+        longest_body: Most bytes of what may be sent.
         problems: What may go wrong, besides what may always.
     """
 
@@ -75,7 +77,9 @@ class Operation:
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     answer: type[BaseModel] | None = None
+    status: int = 200
     is_file: bool = False
+    longest_body: int = _LONGEST_BODY
     problems: tuple[Code, ...] = ()
 
 
@@ -132,6 +136,11 @@ class Gate:
                     return ProblemError(Code.TOO_COSTLY).response()
                 self._log.warning("api_index_fails", error=str(error))
                 return ProblemError(Code.INDEX).response()
+            except ErasureError as error:
+                if error.live:
+                    return ProblemError(Code.LIVE).response()
+                self._log.warning("api_erasure_fails", error=str(error))
+                return ProblemError(Code.ERASURES).response()
             except Exception:  # noqa: BLE001 - the edge: it must not cost a call
                 self._log.exception("api_failed", operation=operation.id)
                 return ProblemError(Code.INTERNAL).response()
@@ -156,7 +165,7 @@ class Gate:
             self._in_flight -= 1
         if isinstance(found, BaseModel):
             text = found.model_dump_json(by_alias=True)
-            return Response(text, media_type="application/json")
+            return Response(text, operation.status, media_type="application/json")
         return found
 
     def _pass(self, operation: Operation, request: Request) -> str:
@@ -227,8 +236,9 @@ async def _body(operation: Operation, request: Request) -> BaseModel | None:
         if length:
             raise ProblemError(Code.INVALID, "There is no body here.")
         return None
-    if length > _LONGEST_BODY:
-        raise ProblemError(Code.INVALID, f"The body is over {_LONGEST_BODY} bytes.")
+    most = operation.longest_body
+    if length > most:
+        raise ProblemError(Code.INVALID, f"The body is over {most} bytes.")
     if not length:
         return operation.body()
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -40,6 +40,9 @@ class Code(StrEnum):
     ELSEWHERE = "elsewhere"
     NO_ANSWER = "no_answer"
     TOO_OFTEN = "too_often"
+    # Of erasure.
+    LIVE = "live"
+    ERASURES = "erasures"
 
 
 _TEXTS: Final[Mapping[Code, tuple[int, str]]] = {
@@ -67,6 +70,8 @@ _TEXTS: Final[Mapping[Code, tuple[int, str]]] = {
         "Genesys has not answered in time; it may still do so. Ask again.",
     ),
     Code.TOO_OFTEN: (409, "The call was paused too often."),
+    Code.LIVE: (409, "The call is live; ask with end=true to have it ended first."),
+    Code.ERASURES: (503, "No erasure can be begun now; why is in the log."),
 }
 
 

@@ -16,14 +16,21 @@ from audiohook.api.calls import Calls
 from audiohook.api.models import (
     FILE_PATTERN,
     NAME_PATTERN,
+    REFERENCE_PATTERN,
     UUID_PATTERN,
     Controlled,
     ControlRequest,
     Conversation,
+    EraseQuery,
+    Erasure,
     FindQuery,
+    GenesysEvents,
     LivePage,
     LiveQuery,
+    MissedCalls,
+    MissedQuery,
     RecordingPage,
+    TakenEvents,
 )
 from audiohook.api.openapi import document
 from audiohook.api.operations import Gate, Operation
@@ -38,11 +45,15 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.api.calls import Surroundings
+    from audiohook.api.missed import Missed
     from audiohook.api.operations import Ask
     from audiohook.api.tokens import Tokens
 
 BASE: Final = "/api/v1"
 """Where the API is on the admin port."""
+
+# As much as the port lets through.
+_LONGEST_EVENTS: Final = 64 * 1024
 
 _CONTROL: Final = (
     Code.NOT_FOUND,
@@ -59,17 +70,22 @@ _CONTROL: Final = (
 
 
 def make_room(
-    surroundings: Surroundings, tokens: Tokens, *, log: FilteringBoundLogger
+    surroundings: Surroundings,
+    tokens: Tokens,
+    *,
+    missed: Missed,
+    log: FilteringBoundLogger,
 ) -> Mount:
     """Makes what is mounted on the admin port.
 
     Args:
         surroundings: What it knows of the service.
         tokens: Who may ask.
+        missed: Knows of calls that Genesys could not deliver.
         log: For what should not happen.
     """
     gate = Gate(tokens, log=log)
-    operations = operations_of(Calls(surroundings))
+    operations = operations_of(Calls(surroundings), missed)
     methods: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for each in operations:
         methods.setdefault(each.path, {})[each.method] = gate.endpoint(each)
@@ -120,7 +136,7 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     return ProblemError(code).response()
 
 
-def operations_of(calls: Calls) -> Sequence[Operation]:
+def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
     """Lists all that the API can do."""
     conversation = {"conversation": UUID_PATTERN}
     file = {"name": NAME_PATTERN, "file": FILE_PATTERN}
@@ -161,6 +177,32 @@ def operations_of(calls: Calls) -> Sequence[Operation]:
             answer=Conversation,
             problems=(Code.NOT_FOUND, Code.STORE, *found),
         ),
+        Operation(
+            "eraseCall",
+            "DELETE",
+            "/calls/{conversation}",
+            "Have every trace of a conversation erased",
+            "erasure",
+            calls.erase,
+            scope=Scope.ERASE,
+            parameters=conversation,
+            query=EraseQuery,
+            answer=Erasure,
+            status=202,
+            problems=(Code.LIVE, Code.ERASURES),
+        ),
+        Operation(
+            "showErasure",
+            "GET",
+            "/erasures/{reference}",
+            "Show how an erasure stands",
+            "erasure",
+            calls.show_erasure,
+            scope=Scope.ERASE,
+            parameters={"reference": REFERENCE_PATTERN},
+            answer=Erasure,
+            problems=(Code.NOT_FOUND, Code.ERASURES),
+        ),
         *(
             Operation(
                 f"{action}Call",
@@ -198,6 +240,34 @@ def operations_of(calls: Calls) -> Sequence[Operation]:
                 ("fetchFile", "GET", "Fetch a file of a recording, or a part of it"),
                 ("lookAtFile", "HEAD", "Ask what a file of a recording is"),
             )
+        ),
+    ]
+
+    operations += [
+        Operation(
+            "listMissed",
+            "GET",
+            "/missed",
+            "List what Genesys reports of a day, and what became of those calls",
+            "missed",
+            missed.list,
+            scope=Scope.READ,
+            query=MissedQuery,
+            answer=MissedCalls,
+            problems=found,
+        ),
+        Operation(
+            "takeGenesysEvents",
+            "POST",
+            "/genesys/events",
+            "Hand in operational events of Genesys",
+            "missed",
+            missed.take,
+            scope=Scope.REPORT,
+            body=GenesysEvents,
+            answer=TakenEvents,
+            longest_body=_LONGEST_EVENTS,
+            problems=(Code.INDEX,),
         ),
     ]
 

@@ -42,6 +42,8 @@ class Scope(StrEnum):
     """Pause, resume and end live calls."""
     ERASE = "erase"
     """Have calls erased."""
+    REPORT = "report"
+    """Hand in operational events of Genesys, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,22 @@ async def check_ports(
         partial(_is_admin, settings),
     )
     if not _is_loopback(settings.admin_host):
-        yield doubtful(
-            f"keep the figures to this machine: ADMIN_HOST is {settings.admin_host}",
-            "whoever reaches that port reads them, without a password: set ADMIN_HOST"
-            " to 127.0.0.1, or see that a firewall lets only the monitoring in",
+        yield _judge_exposure(settings)
+
+
+def _judge_exposure(settings: Settings) -> Verdict:
+    what = f"keep the admin port to friends: ADMIN_HOST is {settings.admin_host}"
+    if settings.admin_password is None:
+        return doubtful(
+            what,
+            "other machines can reach it, and there is no ADMIN_PASSWORD: set one, or"
+            " set ADMIN_HOST to 127.0.0.1",
         )
+    return good(
+        what,
+        "its pages ask for the password, but /health, /ready, /stats and /metrics do"
+        " not: let a firewall decide who reads them",
+    )
 
 
 async def _try_port(

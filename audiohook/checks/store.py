@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from audiohook.authentication import configured_keys
 from audiohook.errors import ConfigError, UploadError
+from audiohook.keys import label_of
+from audiohook.retention.terms import keeps_of, tells_kinds, without_prefix
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.check import check_store
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.policy import CHECK_NAME, iam_policy, lifecycle_rule
+from audiohook.storage.policy import (
+    CHECK_NAME,
+    iam_policy,
+    lifecycle_rule,
+    retention_rules,
+)
 from audiohook.storing import make_store
 from audiohook.verdict import Verdict
 
@@ -25,25 +33,52 @@ if TYPE_CHECKING:
 _TRIAL_BYTES = 64
 
 
-def describe_permissions(settings: Settings) -> str:
-    """Returns the IAM policy and the lifecycle rule for a bucket, as JSON.
+def describe_permissions(settings: Settings, *, erase: bool = False) -> str:
+    """Returns the IAM policy and the lifecycle configuration for a bucket, as JSON.
+
+    Args:
+        settings: What the operator chose.
+        erase: Whether calls may be erased.
 
     Raises:
-        ConfigError: There is no bucket.
+        ConfigError: There is no bucket, or the file of API keys cannot be used.
     """
     if settings.s3_bucket is None:
         raise ConfigError(
             "S3_BUCKET: is not set; permissions are for a bucket, for example"
             " S3_BUCKET=my-recordings"
         )
+    keys = configured_keys(settings)
+    records = {label_of(key): record for key, record in keys.items()}
+    in_bucket = [
+        each for each in records.values() if each.bucket in (None, settings.s3_bucket)
+    ]
+    keeps = keeps_of(settings, in_bucket)
     policy = iam_policy(
         settings.s3_bucket,
         settings.s3_key_prefix,
         settings.s3_kms_key_id,
-        tags=bool(settings.s3_tags),
+        tags=bool(settings.s3_tags) or tells_kinds(keeps.values()),
+        erase=erase,
     )
-    rule = lifecycle_rule(settings.s3_key_prefix)
-    return json.dumps({"policy": policy, "lifecycle": rule}, indent=2)
+    rules: list[dict[str, object]] = []
+    for number, (prefix, keep) in enumerate(sorted(keeps.items()), start=1):
+        name = "audiohook" if len(keeps) == 1 else f"audiohook-{number}"
+        rules.append(lifecycle_rule(prefix, name))
+        rules += retention_rules(
+            prefix,
+            audio_days=keep.audio_days,
+            transcripts_days=keep.transcripts_days,
+            name=name,
+        )
+    shown: dict[str, object] = {"policy": policy, "lifecycle": {"Rules": rules}}
+    unheeded = sorted(without_prefix(settings, records.items()))
+    if unheeded:
+        shown["unheeded"] = [
+            f"API key {label} has days of its own but no prefix of its own: give it one"
+            for label in unheeded
+        ]
+    return json.dumps(shown, indent=2)
 
 
 async def check_storage(

@@ -11,7 +11,7 @@ import structlog
 import typer
 
 from audiohook import __version__, logs
-from audiohook.errors import AudioHookError
+from audiohook.errors import AudioHookError, CallIndexError, SpoolError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DEFAULT_ENV_FILE = Path(".env")
 EnvFile = Annotated[
     Path, typer.Option(help="File with settings, one NAME=value a line.")
 ]
@@ -40,8 +41,18 @@ def main() -> None:
         app()
     except* AudioHookError as group:
         for error in _leaves(group):
-            print(f"audiohook: {error}", file=sys.stderr)  # noqa: T201
+            print(f"audiohook: {_text_of(error)}", file=sys.stderr)  # noqa: T201
         sys.exit(_EXIT_USAGE)
+
+
+def _text_of(error: BaseException) -> str:
+    """Say what stops the start, by the name of the setting that is to blame."""
+    if isinstance(error, SpoolError | CallIndexError):
+        return (
+            f"RECORDINGS_DIR: {error} (in {Path.cwd()}); name a folder that this user"
+            " may write to, for example RECORDINGS_DIR=/var/lib/audiohook"
+        )
+    return str(error)
 
 
 def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
@@ -49,6 +60,15 @@ def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+def examples(*lines: str) -> str:
+    """Returns what a command's help ends with.
+
+    Args:
+        *lines: As they are typed.
+    """
+    return "\n\n".join(["Examples:", *lines])
 
 
 def _show_version(value: bool) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import EnvFile, app, examples, start_log
 from audiohook.errors import ConfigError
 from audiohook.metrics import Metrics
 from audiohook.notify.database import Database, Entry, Standing
@@ -31,7 +31,7 @@ _MOST_SHOWN = 1000
 _PATIENCE = 60 * SECONDS
 
 
-@app.command()
+@app.command(epilog=examples("audiohook notify", "audiohook notify --resend --all"))
 def notify(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Notifications.")

@@ -27,7 +27,7 @@ from audiohook.checks import (
     run_checks,
     tell_config_fault,
 )
-from audiohook.cli.app import EnvFile, app, own_log, start_log
+from audiohook.cli.app import EnvFile, app, examples, own_log, start_log
 from audiohook.errors import ConfigError
 from audiohook.storing import make_index, make_store
 from audiohook.transcribe import DEFAULT_WAIT, Order
@@ -35,11 +35,12 @@ from audiohook.transcribe import transcribe as run_transcribe
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "audiohook check\n\n"
-    "audiohook check --only spool --only clock\n\n"
-    "audiohook check --from-outside wss://audiohook.example.com/ --api-key KEY"
-    " --secret-file secret.txt"
+    epilog=examples(
+        "audiohook check",
+        "audiohook check --only spool --only clock --json",
+        "audiohook check --from-outside wss://audiohook.example.com/ --api-key KEY"
+        " --secret-file secret.txt",
+    )
 )
 def check(
     *,
@@ -92,6 +93,9 @@ def check(
             "--iam", help="Only print what an AWS account must allow, and tidy up."
         ),
     ] = False,
+    erase: Annotated[
+        bool, typer.Option("--erase", help="With --iam: calls may be erased, too.")
+    ] = False,
     env_file: EnvFile = Path(".env"),
 ) -> None:
     """Try the settings for real, and say in one line each what is wrong.
@@ -105,7 +109,7 @@ def check(
         sys.exit(tell_config_fault(error, findings))
     start_log(chosen)
     if iam:
-        typer.echo(describe_permissions(chosen))
+        typer.echo(describe_permissions(chosen, erase=erase))
         return
     if from_outside is not None:
         approach = approach_of(
@@ -123,7 +127,12 @@ def check(
     sys.exit(trio.run(run))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook transcribe calls/2026-11-25T21-02-32.375Z_…",
+        "audiohook transcribe s3://my-recordings/calls/… --again",
+    )
+)
 def transcribe(
     keys: Annotated[
         list[str],
@@ -158,7 +167,7 @@ def transcribe(
     sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=own_log())))
 
 
-@app.command()
+@app.command(epilog=examples("audiohook token crm --scope read --scope control"))
 def token(
     name: Annotated[str, typer.Argument(help="Whose it is, such as crm.")],
     *,
@@ -175,7 +184,7 @@ def token(
     )
 
 
-@app.command()
+@app.command(epilog=examples("audiohook index"))
 def index(*, env_file: EnvFile = Path(".env")) -> None:
     """Make the index of recordings anew, from what the store holds.
 
@@ -205,7 +214,11 @@ def index(*, env_file: EnvFile = Path(".env")) -> None:
     sys.exit(trio.run(run))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook install-service --dry-run", "audiohook install-service --instances 4"
+    )
+)
 def install_service(
     *,
     dry_run: Annotated[

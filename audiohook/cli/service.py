@@ -23,7 +23,7 @@ from audiohook import (
     worker,
 )
 from audiohook.authentication import configured_keys
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.keys import KeyRecord
 from audiohook.metrics import Metrics
 
@@ -36,7 +36,12 @@ _KEY_BYTES = 24
 _GC_THRESHOLDS = (20_000, 10, 3)
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook serve",
+        "audiohook serve --port 3001 --recordings-dir /var/lib/audiohook",
+    )
+)
 def serve(
     *,
     port: Annotated[int | None, typer.Option(help="Port; overrides PORT.")] = None,
@@ -44,7 +49,7 @@ def serve(
     recordings_dir: Annotated[
         Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
     ] = None,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
     notifier = systemd.Notifier.from_environment()
@@ -57,12 +62,14 @@ def serve(
 
     chosen = read()
     log = start_log(chosen)
+    if env_file != DEFAULT_ENV_FILE and not env_file.exists():
+        log.warning("env_file_absent", path=str(env_file))
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
     if not keys and chosen.api_keys_secret is None:
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
-        announce = _announcement(key)
+        announce = _announcement(key, env_file)
     if chosen.assemblyai_api_key is None:
         log.warning("transcription_off", reason="ASSEMBLYAI_API_KEY is not set")
     _calm_garbage_collector()
@@ -81,13 +88,15 @@ def _no_announcement(_port: int) -> None:
     """Says nothing: the operator knows the keys."""
 
 
-def _announcement(key: str) -> Callable[[int], None]:
+def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     """Returns what tells a person how to make a first call; the key is shown once."""
+    # Whoever has started it in the wrong folder is to see why his key is not known.
+    absent = "" if env_file.exists() else f" (there is no {env_file.absolute()})"
 
     def announce(port: int) -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print(
-            "\nNo API_KEY is set: this key is good until the service stops, and only"
+            f"\nNo API_KEY is set{absent}: this key is good until the service stops, and only"
             " this machine can connect."
             f"\n\n    API key  {key}"
             "\n\nMake a call from another shell:"
@@ -109,7 +118,9 @@ def _own_command() -> str:
         return str(path)
 
 
-@app.command()
+@app.command(
+    epilog=examples("audiohook recover --env-file /etc/audiohook/audiohook.env")
+)
 def recover(*, env_file: EnvFile = Path(".env")) -> None:
     """Finish what an earlier process left in the spool, without serving."""
     chosen = settings.load(env_file=env_file)
@@ -128,7 +139,12 @@ def recover(*, env_file: EnvFile = Path(".env")) -> None:
     sys.exit(trio.run(run))
 
 
-@app.command("worker")
+@app.command(
+    "worker",
+    epilog=examples(
+        "audiohook worker --queue https://sqs.eu-central-1.amazonaws.com/111122223333/calls"
+    ),
+)
 def work(
     *,
     queue: Annotated[

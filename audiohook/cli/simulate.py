@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from audiohook import logs
-from audiohook.cli.app import app, own_log
+from audiohook.cli.app import app, examples, own_log
 from audiohook.demo import run_demo
 from audiohook.simulator.assemblyai import DEFAULT_KEY, Limits, Pace, StandIn
 from audiohook.simulator.assemblyai.command import run_stand_in
@@ -27,8 +27,24 @@ from audiohook.simulator.options import (
     parse_span,
 )
 
+# How the server is reached, whoever calls it.
+ApiKey = Annotated[
+    str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
+]
+ClientSecret = Annotated[
+    str | None,
+    typer.Option(envvar="CLIENT_SECRET", help="In base64; signs each request."),
+]
+CaFile = Annotated[Path | None, typer.Option(help="Certificates to trust, PEM.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")]
 
-@app.command()
+
+@app.command(
+    epilog=examples(
+        "audiohook call ws://127.0.0.1:3000/ --api-key KEY",
+        "audiohook call wss://audiohook.example.com/ --wav call.wav --pause 2:1.5",
+    )
+)
 def call(
     uri: Annotated[str, typer.Argument(help="Such as ws://127.0.0.1:3000/.")],
     *,
@@ -39,13 +55,8 @@ def call(
             " conversation is played."
         ),
     ] = None,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
-    ] = None,
-    client_secret: Annotated[
-        str | None,
-        typer.Option(envvar="CLIENT_SECRET", help="In base64; signs the request."),
-    ] = None,
+    api_key: ApiKey = None,
+    client_secret: ClientSecret = None,
     duration: Annotated[
         float, typer.Option(help="Seconds of the built-in conversation.")
     ] = 10.0,
@@ -90,12 +101,8 @@ def call(
     custom_config: Annotated[
         str | None, typer.Option(metavar="JSON", help="customConfig of the call.")
     ] = None,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="Certificates to trust, PEM.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Trust any certificate.")
-    ] = False,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
 ) -> None:
     """Make one call to an AudioHook server, as Genesys Cloud would.
 
@@ -126,7 +133,12 @@ def call(
     sys.exit(run_call(options, Console(highlight=False, soft_wrap=True)))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook load ws://127.0.0.1:3000/ --calls 500 --duration 30..90",
+        "audiohook load ws://127.0.0.1:3000/ --manifest m.jsonl --verify recordings",
+    )
+)
 def load(
     uri: Annotated[
         str | None,
@@ -176,19 +188,10 @@ def load(
         float,
         typer.Option(metavar="SHARE", help="Share of calls that are probes."),
     ] = 0.0,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
-    ] = None,
-    client_secret: Annotated[
-        str | None,
-        typer.Option(envvar="CLIENT_SECRET", help="In base64; signs the requests."),
-    ] = None,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="Certificates to trust, PEM.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Trust any certificate.")
-    ] = False,
+    api_key: ApiKey = None,
+    client_secret: ClientSecret = None,
+    ca_file: CaFile = None,
+    insecure: Insecure = False,
     processes: Annotated[
         int, typer.Option(help="Processes to share the calls among.")
     ] = 1,
@@ -261,7 +264,7 @@ def load(
     sys.exit(run_load(command, Console(highlight=False, soft_wrap=True)))
 
 
-@app.command()
+@app.command(epilog=examples("audiohook demo", "audiohook demo --wav call.wav"))
 def demo(
     *,
     recordings_dir: Annotated[
@@ -275,7 +278,7 @@ def demo(
     sys.exit(run_demo(recordings_dir, wav, console, log=own_log()))
 
 
-@app.command()
+@app.command(epilog=examples("audiohook stand-in --port 8100 --fail 0.1"))
 def stand_in(
     *,
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8100,

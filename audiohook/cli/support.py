@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +16,15 @@ from rich.console import Console
 
 from audiohook import dialogue as dialogues
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, start_log
+from audiohook.cli.app import EnvFile, app, examples, start_log
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
+from audiohook.missed.review import Finding, Reported, review
+from audiohook.recording.elsewhere import look_elsewhere
+from audiohook.recording.journal import utc_text
+from audiohook.storing import SPOOL_FOLDER, make_index, make_store
 
 
-@app.command()
+@app.command(epilog=examples("audiohook dialogue 4d029331-a63c-4ec1-9132-bd3b294f2331"))
 def dialogue(
     recording: Annotated[
         str,
@@ -40,3 +48,53 @@ def dialogue(
     console = Console(highlight=False, soft_wrap=as_json)
     show = partial(dialogues.show, chosen, recording, console, as_json=as_json, log=log)
     sys.exit(trio.run(show))
+
+
+@app.command(epilog=examples("audiohook missed", "audiohook missed --day 2026-11-25"))
+def missed(
+    *,
+    day: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", help="In UTC; today without it.")
+    ] = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line.")
+    ] = False,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """List the calls that Genesys says it could not deliver, and what became of them.
+
+    Ends with 1 if there is no recording of one of them.
+    """
+    chosen = settings.load(env_file=env_file)
+    log = start_log(chosen)
+    try:
+        wanted = date.fromisoformat(day) if day else datetime.now(UTC).date()
+    except ValueError:
+        raise typer.BadParameter(f"{day!r} is no day such as 2026-11-22") from None
+    spool = chosen.recordings_dir / SPOOL_FOLDER
+    index = make_index(chosen, make_store(chosen), log=log)
+    waiting = {each.lower() for each in look_elsewhere(spool, ())}
+
+    async def run() -> list[Reported]:
+        try:
+            ledger = EventLedger(spool / EVENTS_FOLDER)
+            return await review(ledger, index, wanted, waiting)
+        finally:
+            index.close()
+
+    found = trio.run(run)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for each in found:
+        event = each.event
+        if as_json:
+            line = {**asdict(event), "at": utc_text(event.at), "finding": each.finding}
+            typer.echo(json.dumps(line))
+        else:
+            console.print(
+                f"{utc_text(event.at)} {event.code} {event.conversation or '-'}"
+                f" {each.finding}: {event.text}"
+            )
+    lost = {each.event.conversation for each in found if each.finding == Finding.MISSED}
+    if not as_json:
+        console.print(f"{len(found)} events, {len(lost)} conversations not recorded")
+    sys.exit(1 if lost else 0)

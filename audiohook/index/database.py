@@ -23,7 +23,7 @@ from audiohook.index.entry import Entry, RecordingState
 from audiohook.index.search import COLUMNS, ID_BITS, Found, Query, Search, found
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
 SECONDS = 1.0
@@ -34,7 +34,7 @@ _LOCK_NAME: Final = "lock"
 _COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 
 _APPLICATION_ID: Final = 0x41484978
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 # How long another process may keep the file for itself.
 _BUSY_LIMIT: Final = 5 * SECONDS
@@ -45,6 +45,7 @@ _STEPS: Final = 20_000
 # For an erasure others have to be done reading.
 _ERASE_TRIES: Final = 50
 _ERASE_PAUSE: Final = 0.1 * SECONDS
+_OPEN_PAUSE: Final = 0.02 * SECONDS
 
 
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -62,6 +63,8 @@ CREATE TABLE recordings (
     started_at TEXT NOT NULL,
     duration REAL NOT NULL,
     language TEXT,
+    audio_removed_at TEXT,
+    transcripts_removed_at TEXT,
     complete INTEGER NOT NULL,
     state TEXT NOT NULL,
     texts TEXT NOT NULL,
@@ -93,10 +96,15 @@ class Database:
 
     Args:
         folder: Where the file is; made if it is not there.
+        is_erased: Tells of a recording that it was to be erased, and must not come
+            back; it may block.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, is_erased: Callable[[Entry], bool] = lambda _entry: False
+    ) -> None:
         self._folder = folder
+        self._is_erased = is_erased
         self._path = folder / FILE_NAME
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
@@ -192,7 +200,9 @@ class Database:
         with self._guarded() as connection, _transaction(connection):
             generation = _fact(connection, "generation")
             for entry, text in entries:
-                _put(connection, entry, text, generation)
+                # Asked in here, so that no erasure can come in between.
+                if not self._is_erased(entry):
+                    _put(connection, entry, text, generation)
 
     def begin_pass(self) -> int:
         """Begin to go through the whole store; return the number of the pass.
@@ -226,8 +236,12 @@ class Database:
             connection.execute("UPDATE facts SET value = 1 WHERE name = 'whole'")
             return len(rows)
 
-    def erase(self, conversation: str) -> int:
+    def erase(self, conversation: str, session: str | None = None) -> int:
         """Forget a conversation, so that no byte of it is left in the files.
+
+        Args:
+            conversation: Its id, in small or capital letters.
+            session: Only this session of it.
 
         Returns:
             How many recordings it had.
@@ -240,8 +254,11 @@ class Database:
             (self._folder / f"{DAMAGED_NAME}{suffix}").unlink(missing_ok=True)
         with self._guarded() as connection:
             with _transaction(connection):
+                spellings = (conversation, conversation.lower(), conversation.upper())
                 rows = connection.execute(
-                    "SELECT id FROM recordings WHERE conversation = ?", (conversation,)
+                    "SELECT id FROM recordings WHERE conversation IN (?, ?, ?)"
+                    " AND (? IS NULL OR session = ?)",
+                    (*spellings, session, session),
                 ).fetchall()
                 _remove(connection, [number for (number,) in rows])
                 if self._has_fts:
@@ -256,6 +273,74 @@ class Database:
                     return len(rows)
                 time.sleep(_ERASE_PAUSE)
         raise CallIndexError("somebody reads the index all the time", busy=True)
+
+    def due(
+        self, before_ms: int, after: int, limit: int, *, audio: bool, transcripts: bool
+    ) -> list[Found]:
+        """Return recordings of which something may have been removed by now.
+
+        Args:
+            before_ms: That began before, in milliseconds since 1970.
+            after: Only those with greater numbers; they come by their numbers.
+            limit: At most so many.
+            audio: Those of which the audio is not known to be removed.
+            transcripts: Those of which transcripts are not known to be.
+
+        Raises:
+            CallIndexError: The file cannot be read.
+        """
+        with self._guarded(_SEARCH_LIMIT) as connection:
+            rows = connection.execute(
+                f"SELECT id, {COLUMNS} FROM recordings"  # noqa: S608 - no input in it
+                " WHERE id > ? AND id < ?"
+                " AND ((? AND audio_removed_at IS NULL)"
+                " OR (? AND transcripts_removed_at IS NULL))"
+                " ORDER BY id LIMIT ?",
+                (after, max(0, before_ms) << ID_BITS, audio, transcripts, limit),
+            )
+            return [found(row) for row in rows]
+
+    def mark_removed(
+        self, key: str, audio: str | None, transcripts: str | None
+    ) -> None:
+        """Note that something of a recording was removed.
+
+        Args:
+            key: Where it is.
+            audio: When its audio was, if it was.
+            transcripts: When its transcripts were, if they were; then no word of
+                them is found any more.
+
+        Raises:
+            CallIndexError: The file cannot be written.
+        """
+        with self._guarded() as connection, _transaction(connection):
+            connection.execute(
+                "UPDATE recordings SET"
+                " audio_removed_at = coalesce(audio_removed_at, ?),"
+                " transcripts_removed_at = coalesce(transcripts_removed_at, ?)"
+                " WHERE key = ?",
+                (audio, transcripts, key),
+            )
+            if transcripts is not None:
+                connection.execute(
+                    "DELETE FROM words WHERE rowid ="
+                    " (SELECT id FROM recordings WHERE key = ?)",
+                    (key,),
+                )
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Forget recordings that are gone.
+
+        Raises:
+            CallIndexError: The file cannot be written.
+        """
+        with self._guarded() as connection, _transaction(connection):
+            for key in keys:
+                rows = connection.execute(
+                    "SELECT id FROM recordings WHERE key = ?", (key,)
+                ).fetchall()
+                _remove(connection, [number for (number,) in rows])
 
     # The file
 
@@ -361,7 +446,7 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_log(connection)
         # What a crash of the machine takes from the index the store still has.
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA secure_delete = ON")
@@ -394,6 +479,25 @@ class Database:
 
     def _is_late(self) -> bool:
         return self._ends_at > 0 and time.monotonic() > self._ends_at
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Have changes go to a log first; the file remembers it.
+
+    Of two that open a new file at once, one is told that it is locked, without the
+    wait that it would get for anything else.
+    """
+    until = time.monotonic() + _BUSY_LIMIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as exc:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            if code != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(_OPEN_PAUSE)
 
 
 @contextlib.contextmanager
@@ -442,6 +546,8 @@ def _put(
         entry.started_at,
         entry.duration,
         entry.language,
+        entry.audio_removed_at,
+        entry.transcripts_removed_at,
         entry.complete,
         entry.state,
         "\n".join(entry.texts),

@@ -63,6 +63,8 @@ class Entry:
         complete: Whether nothing can be missing.
         state: How far it has come.
         texts: Keys of its transcripts as plain text.
+        audio_removed_at: When its audio was removed, as it was kept for its time.
+        transcripts_removed_at: The same of its transcripts.
     """
 
     key: str
@@ -78,6 +80,8 @@ class Entry:
     complete: bool
     state: RecordingState
     texts: tuple[str, ...] = ()
+    audio_removed_at: str | None = None
+    transcripts_removed_at: str | None = None
 
     @property
     def started_ms(self) -> int:
@@ -114,6 +118,8 @@ def entry_of(key: str, summary: bytes) -> Entry:
         raise ValueError("duration is not a number")
     state, found = _transcripts(fields.items("transcripts"))
     texts = tuple(beside(key, each) for each in found)
+    removed = fields.nested("removed") if fields.anything("removed") else Fields({})
+    transcripts_removed_at = removed.optional_text("transcripts")
     return Entry(
         key=key.rpartition("/")[0],
         session=_plain(fields.text("sessionId")),
@@ -127,7 +133,9 @@ def entry_of(key: str, summary: bytes) -> Entry:
         language=_plain(fields.optional_text("language") or "") or None,
         complete=ended.flag("complete"),
         state=state,
-        texts=texts,
+        texts=() if transcripts_removed_at else texts,
+        audio_removed_at=removed.optional_text("audio"),
+        transcripts_removed_at=transcripts_removed_at,
     )
 
 

@@ -15,11 +15,12 @@ from audiohook.index.rebuild import Extent, Pass, catch_up, load
 from audiohook.index.search import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
+    from audiohook.index.entry import Entry
     from audiohook.index.search import Found
     from audiohook.storage.base import Store
 
@@ -75,6 +76,8 @@ class CallIndex:
         places: Returns what their keys may begin with.
         is_deep: Whether they may lie deeper than right below such a beginning.
         log: For what an operator must see.
+        is_erased: Tells of a recording that it was to be erased, and must not come
+            back; it may block.
     """
 
     def __init__(
@@ -85,12 +88,13 @@ class CallIndex:
         places: Callable[[], Sequence[str]],
         is_deep: bool = False,
         log: FilteringBoundLogger,
+        is_erased: Callable[[Entry], bool] = lambda _entry: False,
     ) -> None:
         self._store = store
         self._places = places
         self._is_deep = is_deep
         self._log = log
-        self._writer = Database(folder)
+        self._writer = Database(folder, is_erased=is_erased)
         self._writing = trio.CapacityLimiter(1)
         self._readers = [Database(folder) for _ in range(_READERS)]
         self._reading = trio.CapacityLimiter(_READERS)
@@ -157,8 +161,12 @@ class CallIndex:
                 return each
         return None
 
-    async def erase(self, conversation: str) -> int:
+    async def erase(self, conversation: str, session: str | None = None) -> int:
         """Forgets a conversation to the last byte.
+
+        Args:
+            conversation: Its id.
+            session: Only this session of it.
 
         Returns:
             How many recordings it had.
@@ -166,7 +174,49 @@ class CallIndex:
         Raises:
             CallIndexError: It could not be done; ask again.
         """
-        return await self._write(lambda database: database.erase(conversation))
+        return await self._write(lambda database: database.erase(conversation, session))
+
+    async def due(
+        self, before_ms: int, after: int, limit: int, *, audio: bool, transcripts: bool
+    ) -> list[Found]:
+        """Returns recordings of which something may have been removed by now.
+
+        Args:
+            before_ms: That began before, in milliseconds since 1970.
+            after: Only those with greater numbers.
+            limit: At most so many.
+            audio: Those of which the audio is not known to be removed.
+            transcripts: Those of which transcripts are not known to be.
+
+        Raises:
+            CallIndexError: The file cannot be read.
+        """
+        return await self._read(
+            lambda database: database.due(
+                before_ms, after, limit, audio=audio, transcripts=transcripts
+            )
+        )
+
+    async def mark_removed(
+        self, key: str, audio: str | None, transcripts: str | None
+    ) -> None:
+        """Notes when something of a recording was removed; see `Database`.
+
+        Raises:
+            CallIndexError: The file cannot be written.
+        """
+        await self._write(
+            lambda database: database.mark_removed(key, audio, transcripts)
+        )
+
+    async def forget(self, keys: Collection[str]) -> None:
+        """Forgets recordings that are gone.
+
+        Raises:
+            CallIndexError: The file cannot be written.
+        """
+        if keys:
+            await self._write(lambda database: database.forget(keys))
 
     async def build(self, progress: Callable[[int], None] = lambda _: None) -> Pass:
         """Goes through the whole store, and makes the index say what is there.

@@ -23,7 +23,8 @@ ID_BITS: Final = 12
 
 COLUMNS: Final = (
     "key, session, conversation, participant, ani, ani_name, dnis, started_at,"
-    " duration, language, complete, state, texts"
+    " duration, language, audio_removed_at, transcripts_removed_at, complete, state,"
+    " texts"
 )
 """What is read of a recording, but for its number."""
 

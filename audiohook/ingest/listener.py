@@ -348,7 +348,7 @@ class Listener:
     async def _encrypt(self, tcp: trio.SocketStream) -> DivertedStream:
         if self._tls_context is None:
             return DivertedStream(PlainTransport(tcp, self._pump.fleet), self._pump)
-        transport = TlsTransport(tcp, self._tls_context())
+        transport = TlsTransport(tcp, self._tls_context(), self._pump.unsealer)
         try:
             await transport.handshake()
         except BaseException:

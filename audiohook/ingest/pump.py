@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from audiohook._divert import Fleet
+from audiohook._divert import Fleet, Unsealer
 from audiohook.errors import SpoolError
 
 if TYPE_CHECKING:
@@ -72,11 +72,12 @@ class Pump:
         self.fleet = Fleet(
             write_unit_bytes=_WRITE_UNIT_BYTES if interval <= _LONGEST_INTERVAL else 1
         )
+        self.unsealer = Unsealer()
         self._interval = interval
         self._late = late
         self._passes_a_write = max(1, round(_WRITE_INTERVAL / interval))
         self._streams: set[DivertedStream] = set()
-        self._polled: set[DivertedStream] = set()
+        self._polled: dict[DivertedStream, Callable[[], None]] = {}
         self._some = trio.Event()
         self._write_wanted = trio.Event()
         self._write_due = False
@@ -107,13 +108,13 @@ class Pump:
         self.fleet.add(stream.lane)
         self._streams.add(stream)
         if stream.transport.polled:
-            self._polled.add(stream)
+            self._polled[stream] = stream.transport.read
         self._some.set()
 
     def remove(self, stream: DivertedStream) -> None:
         """Stops reading a stream; audio that it has stays to be flushed."""
         self._streams.discard(stream)
-        self._polled.discard(stream)
+        self._polled.pop(stream, None)
 
     def release(
         self, lane: Lane, *, unused: Callable[[], object] = lambda: None
@@ -196,8 +197,8 @@ class Pump:
     def _pass(self) -> None:
         now = trio.current_time()
         self.fleet.patient = now - self._write_began < _HUNG
-        for stream in self._polled:
-            stream.transport.read()
+        for read in self._polled.values():
+            read()
         for lane in self.fleet.sweep(now):
             stream = lane.owner  # type: ignore[assignment]
             if stream is not None:  # else it is closed, and about to be flushed

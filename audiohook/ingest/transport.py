@@ -17,13 +17,11 @@ import trio
 from audiohook._divert import Lane
 
 if TYPE_CHECKING:
-    from audiohook._divert import Fleet
+    from audiohook._divert import Fleet, Unsealer
 
 SECONDS = 1.0
 _KIB = 1024
 _READ_BYTES = 128 * _KIB
-# A TLS record holds at most 16 KiB of plain text (RFC 8446, 5.1).
-_RECORD_BYTES = 16 * _KIB
 # A peer that does not take a few hundred bytes in this time is gone.
 _SEND_DEADLINE = 10 * SECONDS
 
@@ -161,11 +159,14 @@ class TlsTransport:
     Args:
         stream: The accepted connection.
         context: Server-side TLS settings.
+        unsealer: Decrypts what has come.
     """
 
     polled = True
 
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, context: ssl.SSLContext, unsealer: Unsealer
+    ) -> None:
         self._stream = stream
         self._fd = stream.socket.fileno()
         self._incoming = ssl.MemoryBIO()
@@ -175,6 +176,7 @@ class TlsTransport:
         self._unsent = b""
         self._closed = False
         self.lane = Lane()
+        self._unsealer = unsealer
 
     async def handshake(self) -> None:
         """Runs the TLS handshake.
@@ -207,48 +209,12 @@ class TlsTransport:
 
     def read(self) -> None:
         """Decrypts what has come into the lane, without waiting."""
-        lane = self.lane
-        if self._closed or lane.eof or lane.broken or lane.congested:
+        if self._closed:
             return
-        try:
-            data = os.read(self._fd, _READ_BYTES)
-        except BlockingIOError:
-            # Application data may have come together with the handshake.
-            if not self._incoming.pending and not self._tls.pending():
-                return
-        except OSError as error:
-            lane.fail(error.errno or errno.EIO)
-            return
-        else:
-            if data:
-                self._incoming.write(data)
-            else:
-                self._incoming.write_eof()
-        self._decrypt()
+        self._unsealer.read(self.lane, self._fd, self._incoming, self._tls)
         if self._outgoing.pending and not self._sending.locked():
             # An answer of TLS itself, such as to a key update.
             self._send_now()
-
-    def _decrypt(self) -> None:
-        """Feeds the lane with all whole records that are in the buffer."""
-        try:
-            while True:
-                data = self._tls.read(_RECORD_BYTES)
-                if not data:  # the peer said goodbye
-                    self.lane.end()
-                    return
-                self.lane.feed(data)
-                if not self._incoming.pending and not self._tls.pending():
-                    return
-        except ssl.SSLWantReadError:
-            if self._incoming.eof:
-                self.lane.end()
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            self.lane.end()
-        except ssl.SSLError:
-            self.lane.fail(errno.EPROTO)
-        except MemoryError:
-            self.lane.fail(errno.ENOMEM)
 
     async def wait_readable(self) -> None:
         """Waits until ``read`` may find something."""

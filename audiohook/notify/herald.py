@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from audiohook.notify.event import Kind
 from audiohook.recording.journal import is_uuid
 from audiohook.recording.transcripts import JobStatus
-from audiohook.storage.layout import summary_key, summary_key_of
+from audiohook.storage.layout import split_bucket, summary_key, summary_key_of
 
 if TYPE_CHECKING:
     from audiohook.notify.outbox import Outbox
@@ -75,15 +75,19 @@ class CallHerald:
                 "seconds": round(
                     closed.stored_bytes / record.frame_bytes / opened.media.rate, 3
                 ),
-                "summary": summary,
+                "summary": shown_key(summary),
                 "files": [
-                    {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+                    {
+                        "key": shown_key(each.key),
+                        "bytes": each.size,
+                        "sha256": each.sha256,
+                    }
                     for each in record.stored.values()
                     # It changes with the transcripts.
                     if each.key != summary
                 ],
                 "transcripts": [
-                    {"audio": key, "status": str(job.status)}
+                    {"audio": shown_key(key), "status": str(job.status)}
                     for key, job in record.jobs.items()
                 ],
             },
@@ -114,8 +118,8 @@ class CallHerald:
         key, stored = job.planned.key, job.stored
         transcript = stored.transcript_id if stored else (job.ids or ["-"])[-1]
         data: dict[str, object] = {
-            "summary": summary_key_of(key),
-            "audio": key,
+            "summary": shown_key(summary_key_of(key)),
+            "audio": shown_key(key),
             "transcriptId": None if transcript == "-" else transcript,
             "status": str(job.status),
         }
@@ -123,7 +127,7 @@ class CallHerald:
             data |= {"what": "transcript", "reason": (job.reason or "")[:_LONGEST_TEXT]}
         else:
             data["files"] = [
-                {"key": each.key, "bytes": each.size, "sha256": each.sha256}
+                {"key": shown_key(each.key), "bytes": each.size, "sha256": each.sha256}
                 for each in (stored.objects if stored else ())
             ]
         await self._outbox.record(
@@ -154,6 +158,12 @@ class CallHerald:
                 "dnis": party.dnis[:_LONGEST_TEXT],
             }
         return said
+
+
+def shown_key(key: str) -> str:
+    """Write a key as others may read it: one in a bucket of its own says which."""
+    bucket, rest = split_bucket(key)
+    return rest if bucket is None else f"s3://{bucket}/{rest}"
 
 
 def _uuid(text: str) -> str | None:

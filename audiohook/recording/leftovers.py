@@ -38,9 +38,11 @@ JOURNAL_LIMIT_BYTES: Final = 64 * 1024 * disk.KIB
 # Seconds for which something half made is left alone; its maker may be at it.
 PATIENCE: Final = 60.0
 
-# The index of recordings, the outbox of notifications, and the file system's own
-# folder, if the spool is a disk of its own.
-_NOT_OURS: Final = frozenset({ASIDE, ".index", ".notify", "lost+found"})
+# The index of recordings, what was erased, the outbox of notifications, events of
+# Genesys, and the file system's own folder, if the spool is a disk of its own.
+_NOT_OURS: Final = frozenset(
+    {ASIDE, ".index", ".erasures", ".notify", ".genesys", "lost+found"}
+)
 
 # O_NONBLOCK: a pipe that somebody put there must not hang the start.
 _OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -212,6 +212,26 @@ class Deliveries:
         if not entry.is_busy:
             self._make_ready(entry)
 
+    def take_out(self, wanted: Callable[[SpooledCall], bool]) -> list[SpooledCall]:
+        """Gives calls up that wait here; whoever asks owns them from then on.
+
+        One of which something is being stored at this moment is not among them, and
+        comes back to wait, or is stored: ask again.
+
+        Args:
+            wanted: Tells which.
+        """
+        entries = [item[-1] for item in (*self._ready, *self._waiting)]
+        taken = {each for each in entries if not each.is_busy and wanted(each.call)}
+        if taken:
+            self._ready = [item for item in self._ready if item[-1] not in taken]
+            self._waiting = [item for item in self._waiting if item[-1] not in taken]
+            heapq.heapify(self._ready)
+            heapq.heapify(self._waiting)
+            self._fresh -= sum(each.is_fresh for each in taken)
+            self._news.set()
+        return [each.call for each in taken]
+
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:

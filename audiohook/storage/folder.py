@@ -33,6 +33,7 @@ from audiohook.storage.base import (
     Version,
     check_key,
 )
+from audiohook.storage.folder_traces import FolderTraces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -118,6 +119,11 @@ class FolderStore:
         self._root = root
         # Each writes at the disk's speed; more at a time gain nothing.
         self._limiter = trio.CapacityLimiter(4)
+
+    @property
+    def traces(self) -> FolderTraces:
+        """All that there is in the folder, for whoever has to remove it."""
+        return FolderTraces(self._root)
 
     async def put(
         self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
@@ -338,6 +344,9 @@ def _fetch(root: Path, key: str) -> Version | None:
 
 def _swap(root: Path, key: str, data: bytes, tag: str | None) -> str:
     path = root / key
+    if tag is not None and not path.parent.is_dir():
+        # It is gone; nothing is to be left where it was.
+        raise KeyExistsError(key)
     _make_folders(root, path.parent)
     # One at a time, and the folder is there for as long as anything is in it.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

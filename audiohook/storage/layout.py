@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -132,6 +133,30 @@ def summary_key_of(wav_key: str) -> str:
     return str(PurePosixPath(wav_key).parent.parent / "call.json")
 
 
+class FileKind(StrEnum):
+    """What is kept for how long; the tag of an object that rules of a bucket heed."""
+
+    AUDIO = "audio"
+    """Audio, and what is made of it alone."""
+    TRANSCRIPT = "transcript"
+    """What was said, and notes about who has it written down."""
+    CALL = "call"
+    """What is kept as long as anything of the call."""
+
+
+def kind_of(key: str) -> FileKind:
+    """Tell what a file of a recording is, by where it is."""
+    folder = PurePosixPath(key).parent.name
+    return _KINDS.get(folder, FileKind.CALL)
+
+
+_KINDS: Final = {
+    "audio": FileKind.AUDIO,
+    "transcripts": FileKind.TRANSCRIPT,
+    "jobs": FileKind.TRANSCRIPT,
+}
+
+
 def is_wav_key(key: str) -> bool:
     """Tell whether a key is that of a WAV file in our layout.
 
@@ -144,3 +169,23 @@ def is_wav_key(key: str) -> bool:
     name = path.parent.parent.name
     split = {f"{name}-{channel}" for channel in CHANNELS}
     return path.parent.name == "audio" and path.stem in {name, *split}
+
+
+def file_key(prefix: str, name: str, file: str) -> str | None:
+    """Return where a file of a recording is in the store; None if there can be none.
+
+    Args:
+        prefix: What keys begin with.
+        name: Name of the recording.
+        file: Name of the file alone.
+    """
+    if file == "call.json":
+        return f"{prefix}{name}/{file}"
+    stem, _, ending = file.rpartition(".")
+    if not stem.startswith(name):
+        return None
+    if ending in ("wav", "raw", "dat", "jsonl"):
+        return f"{prefix}{name}/audio/{file}"
+    if ending in ("json", "txt", "srt", "vtt"):
+        return f"{prefix}{name}/transcripts/{file}"
+    return None

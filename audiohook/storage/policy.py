@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from audiohook.storage.layout import FileKind
+
 CHECK_NAME: Final = "audiohook-check-"
 """What the names begin with that `audiohook.storage.check` makes and deletes."""
+
+KIND_TAG: Final = "audiohook-kind"
+"""Tag of objects that says what they are, see `layout.FileKind`."""
 
 # Longer than a call can wait in the spool for its last parts.
 _DAYS_UNTIL_ABORT: Final = 7
@@ -17,13 +22,27 @@ _WRITE_AND_READ: Final = (
     "s3:ListMultipartUploadParts",
 )
 
+# The last two only to say why something cannot be erased.
+_ERASE: Final = (
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:GetObjectVersion",
+    "s3:GetObjectRetention",
+    "s3:GetObjectLegalHold",
+)
+
 
 def iam_policy(
-    bucket: str, prefix: str, kms_key: str | None = None, *, tags: bool = False
+    bucket: str,
+    prefix: str,
+    kms_key: str | None = None,
+    *,
+    tags: bool = False,
+    erase: bool = False,
 ) -> dict[str, object]:
     """Make the least that a role has to be allowed.
 
-    Recordings cannot be deleted with it. Names can be listed: without that S3 says
+    Recordings cannot be deleted with it, unless that is asked for. Names can be listed: without that S3 says
     "denied" of an object that is not there, so that after a lost answer nobody could
     tell whether it was stored; and the index is made anew from the names. Amazon
     has no such permission that ends at a prefix and does both.
@@ -33,6 +52,7 @@ def iam_policy(
         prefix: What all keys begin with, such as ``calls/``.
         kms_key: ARN, id or alias of the key that the bucket encrypts with, if any.
         tags: Whether objects are stored with tags.
+        erase: Whether calls may be erased with all their versions.
 
     Returns:
         A policy, to be written as JSON.
@@ -64,6 +84,23 @@ def iam_policy(
             "Resource": f"{objects}{CHECK_NAME}*",
         },
     ]
+    if erase:
+        statements += [
+            {
+                "Sid": "EraseCalls",
+                "Effect": "Allow",
+                "Action": [*_ERASE],
+                "Resource": f"{objects}*",
+            },
+            {
+                "Sid": "KnowEveryVersion",
+                "Effect": "Allow",
+                "Action": ["s3:ListBucketVersions"],
+                "Resource": bucket
+                if bucket.startswith("arn:")
+                else f"arn:aws:s3:::{bucket}",
+            },
+        ]
     if kms_key is not None:
         statements.append(
             {
@@ -76,21 +113,96 @@ def iam_policy(
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def lifecycle_rule(prefix: str) -> dict[str, object]:
+def lifecycle_rule(prefix: str, name: str = "audiohook") -> dict[str, object]:
     """Make a rule that has the bucket forget uploads that nobody will finish.
 
     Args:
         prefix: What all keys begin with.
+        name: What the name of the rule begins with.
 
     Returns:
         One element of ``Rules`` in a bucket's lifecycle configuration.
     """
     return {
-        "ID": "audiohook-abort-incomplete-uploads",
+        "ID": f"{name}-abort-incomplete-uploads",
         "Status": "Enabled",
         "Filter": {"Prefix": prefix},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _DAYS_UNTIL_ABORT},
     }
+
+
+def retention_rules(
+    prefix: str,
+    *,
+    audio_days: int | None,
+    transcripts_days: int | None,
+    name: str = "audiohook",
+) -> list[dict[str, object]]:
+    """Make rules that have the bucket forget what was kept for its time.
+
+    All calls begin with the same prefix, and a rule knows no endings. So what is
+    kept for how long is told by a tag that objects get if it has to be told, see
+    `needs_kinds`. Old versions go a day after they were replaced or deleted.
+
+    Args:
+        prefix: What the keys begin with.
+        audio_days: Days that audio is kept; None for ever.
+        transcripts_days: Days that transcripts are kept; None for ever.
+        name: What the names of the rules begin with.
+
+    Returns:
+        Elements of ``Rules`` in a bucket's lifecycle configuration.
+
+    Source: Amazon S3 User Guide, "Lifecycle configuration elements": a rule for
+    markers of deleted objects takes no tags.
+    """
+    if audio_days is None and transcripts_days is None:
+        return []
+    rules = []
+    if not needs_kinds(audio_days, transcripts_days):
+        rules.append(_expiry(f"{name}-all", {"Prefix": prefix}, audio_days))
+    else:
+        call_days = None
+        if audio_days is not None and transcripts_days is not None:
+            call_days = max(audio_days, transcripts_days)
+        rules += [
+            _expiry(f"{name}-{kind}", _tagged(prefix, kind), days)
+            for kind, days in (
+                (FileKind.AUDIO, audio_days),
+                (FileKind.TRANSCRIPT, transcripts_days),
+                (FileKind.CALL, call_days),
+            )
+            if days is not None
+        ]
+    rules.append(
+        {
+            "ID": f"{name}-delete-markers",
+            "Status": "Enabled",
+            "Filter": {"Prefix": prefix},
+            "Expiration": {"ExpiredObjectDeleteMarker": True},
+        }
+    )
+    return rules
+
+
+def needs_kinds(audio_days: int | None, transcripts_days: int | None) -> bool:
+    """Tell whether rules have to tell what an object is."""
+    return audio_days != transcripts_days
+
+
+def _expiry(name: str, which: dict[str, object], days: int | None) -> dict[str, object]:
+    return {
+        "ID": name,
+        "Status": "Enabled",
+        "Filter": which,
+        "Expiration": {"Days": days},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+    }
+
+
+def _tagged(prefix: str, kind: str) -> dict[str, object]:
+    tag = {"Key": KIND_TAG, "Value": str(kind)}
+    return {"And": {"Prefix": prefix, "Tags": [tag]}}
 
 
 def _objects(bucket: str) -> str:

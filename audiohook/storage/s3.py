@@ -42,6 +42,7 @@ from audiohook.storage.s3_metadata import (
     safe_value,
 )
 from audiohook.storage.s3_requests import Requests
+from audiohook.storage.s3_traces import S3Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -139,7 +140,6 @@ class S3Store:
         self._bucket = bucket
         self._options = options or S3Options()
         self._common = self._options.for_every_call()
-        self._for_objects = self._options.for_objects() | self._common
         self._requests = Requests(bucket, self._options, parallel)
         # Held from the first byte that is read to the last that is sent.
         self._buffers = trio.CapacityLimiter(parallel)
@@ -148,6 +148,11 @@ class S3Store:
     def min_part_bytes(self) -> int:
         """The least that a part may have, except for the last."""
         return _LEAST_PART_BYTES
+
+    @property
+    def traces(self) -> S3Traces:
+        """All that there is in the bucket, for whoever has to remove it."""
+        return S3Traces(self._bucket, self._requests, self._common)
 
     async def put(
         self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
@@ -305,7 +310,7 @@ class S3Store:
                     ContentType=content_type(key),
                     ChecksumCRC32=body.crc32,
                     Metadata=safe_metadata(metadata),
-                    **self._for_objects,
+                    **self._for_object(key),
                     **condition,
                 )
                 return _confirmed(stored, body)
@@ -439,7 +444,7 @@ class S3Store:
                 # Said here, or Amazon refuses parts that come with a checksum.
                 ChecksumAlgorithm="CRC32",
                 Metadata=kept,
-                **self._for_objects,
+                **self._for_object(key),
             )
             return begun["UploadId"]
 
@@ -575,6 +580,9 @@ class S3Store:
         """Close idle connections; the store can be used again."""
         self._requests.close()
 
+    def _for_object(self, key: str) -> dict[str, str]:
+        return self._options.for_object(key) | self._common
+
     async def _store(
         self,
         key: str,
@@ -625,7 +633,7 @@ class S3Store:
                     ContentType=content_type(key),
                     ChecksumCRC32=body.crc32,
                     Metadata=kept,
-                    **self._for_objects,
+                    **self._for_object(key),
                     **condition,
                 )
                 _confirmed(stored, body)

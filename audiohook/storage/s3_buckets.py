@@ -11,7 +11,7 @@ import dataclasses
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from audiohook.storage.layout import split_bucket
+from audiohook.storage.layout import in_bucket, split_bucket
 from audiohook.storage.s3 import S3Store
 
 if TYPE_CHECKING:
@@ -53,6 +53,17 @@ class S3Buckets(S3Store):
                 bucket, options=self._options, parallel=self._parallel
             )
         return self._others[bucket], plain
+
+    def store_of(self, bucket: str | None) -> S3Store:
+        """Return the store of one of the buckets; its keys name none.
+
+        Args:
+            bucket: Which; None for that of the service.
+        """
+        if bucket is None or bucket == self._bucket:
+            return self
+        other, _ = self._place(in_bucket(bucket, ""))
+        return self if other is None else other
 
     async def put(
         self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str

@@ -13,10 +13,14 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, NotRequired, Protocol, TypedDict
 from urllib.parse import urlencode, urlsplit
 
+from audiohook.storage.layout import kind_of
+from audiohook.storage.policy import KIND_TAG
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from audiohook.storage.s3_body import Body
+    from audiohook.storage.s3_traces import VersionPage
 
 SECONDS = 1.0
 MINUTES = 60 * SECONDS
@@ -31,6 +35,7 @@ class S3Options:
         kms_key_id: ARN or id, for ``aws:kms``; without it AWS's own key is used.
         storage_class: Such as ``STANDARD_IA``; None leaves it to the bucket.
         tags: Put on every object; they need a permission of their own.
+        tags_kinds: Whether each object gets a tag that says what it is, too.
         expected_bucket_owner: Account number that the bucket must belong to.
         connect_limit: Longest time to connect, and to hand over 128 KiB of a body,
             in seconds.
@@ -47,6 +52,7 @@ class S3Options:
     kms_key_id: str | None = None
     storage_class: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    tags_kinds: bool = False
     expected_bucket_owner: str | None = None
     connect_limit: float = 10 * SECONDS
     silence_limit: float = 60 * SECONDS
@@ -56,13 +62,16 @@ class S3Options:
         if self.kms_key_id is not None and self.encryption != "aws:kms":
             raise ValueError("a KMS key goes with the encryption aws:kms")
 
-    def for_objects(self) -> dict[str, str]:
+    def for_object(self, key: str) -> dict[str, str]:
         """Return parameters of the calls that make an object."""
+        tags = dict(self.tags)
+        if self.tags_kinds:
+            tags[KIND_TAG] = kind_of(key)
         chosen = {
             "ServerSideEncryption": self.encryption,
             "SSEKMSKeyId": self.kms_key_id,
             "StorageClass": self.storage_class,
-            "Tagging": urlencode(self.tags),
+            "Tagging": urlencode(tags),
         }
         return {name: value for name, value in chosen.items() if value}
 
@@ -139,9 +148,17 @@ class ListedPrefix(TypedDict):
     Prefix: str
 
 
-class ObjectListing(TypedDict):
-    """One page of keys, by what they have in common."""
+class ListedObject(TypedDict):
+    """An object as the store lists it."""
 
+    Key: str
+    Size: int
+
+
+class ObjectListing(TypedDict):
+    """One page of keys, by what they have in common if that was asked for."""
+
+    Contents: NotRequired[list[ListedObject]]
     CommonPrefixes: NotRequired[list[ListedPrefix]]
     IsTruncated: NotRequired[bool]
     NextContinuationToken: NotRequired[str]
@@ -268,6 +285,11 @@ class S3Client(Protocol):
     ) -> object:
         """Give an upload up."""
 
+    def list_object_versions(
+        self, *, Bucket: str, Prefix: str, **options: str
+    ) -> VersionPage:
+        """List all versions of objects, and what is left of deleted ones."""
+
     def head_object(self, *, Bucket: str, Key: str, **options: str) -> ObjectHead:
         """Ask what is there."""
 
@@ -275,9 +297,9 @@ class S3Client(Protocol):
         """Fetch an object."""
 
     def list_objects_v2(
-        self, *, Bucket: str, Prefix: str, Delimiter: str, **options: str
+        self, *, Bucket: str, Prefix: str, **options: str
     ) -> ObjectListing:
-        """List keys, put together up to a delimiter."""
+        """List keys, put together up to a delimiter if there is one."""
 
     def delete_object(self, *, Bucket: str, Key: str, **options: str) -> object:
         """Delete an object."""

@@ -33,7 +33,8 @@ SCHEMA_VERSION: Final = 1
 
 _NIL: Final = "00000000-0000-0000-0000-000000000000"
 # Source: Amazon S3 User Guide, "Working with object metadata": 2 KB for all.
-_METADATA_LIMIT: Final = 120
+METADATA_LIMIT: Final = 120
+"""Most characters of a value that is kept beside an object."""
 
 
 def recording_name(opened: Opened) -> str:
@@ -167,7 +168,7 @@ def metadata(record: CallRecord, wavs: Sequence[Rendering]) -> dict[str, str]:
         "bytes": "" if closed is None else str(closed.stored_bytes),
     }
     return {
-        name: safe_value(value, limit=_METADATA_LIMIT) or "unknown"
+        name: safe_value(value, limit=METADATA_LIMIT) or "unknown"
         for name, value in values.items()
     }
 

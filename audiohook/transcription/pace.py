@@ -38,11 +38,6 @@ class Pace:
         """Seconds a request in the long run."""
         return self._interval
 
-    @property
-    def held_until(self) -> float:
-        """No request passes earlier, as the service has asked."""
-        return self._held_until
-
     async def wait(self) -> None:
         """Waits until one more request may be made.
 

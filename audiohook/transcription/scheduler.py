@@ -331,6 +331,33 @@ class Transcriptions:
             self._reckon(entry)
             self._place(entry)
 
+    def take_out(self, wanted: Callable[[SpooledCall], bool]) -> list[SpooledCall]:
+        """Gives calls up that wait here; whoever asks owns them from then on.
+
+        One of which something is being done at this moment is not among them: ask
+        again. Webhooks for its jobs are nobody's from then on.
+
+        Args:
+            wanted: Tells which.
+        """
+        taken = [
+            held
+            for held in self._held.values()
+            if wanted(held.call)
+            and not held.lock.locked()
+            and not any(entry.is_busy for entry in held.entries)
+        ]
+        for held in taken:
+            del self._held[held.call]
+            for entry in held.entries:
+                self._reckon(entry)
+                # Whatever queue it is in, its place does not count any more.
+                entry.ticket = next(self._tickets)
+        if taken:
+            self._change.set()
+            self._change = trio.Event()
+        return [held.call for held in taken]
+
     def tell(self, transcript_id: str) -> bool:
         """Takes a webhook: a job has ended, so that it is worth asking.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from audiohook.errors import CallIndexError, UploadError
+from audiohook.logs import Limiter
 from audiohook.web.access import SESSION_LIFE, Entrance, Rule
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Gate:
         self._access = access
         self._pages = pages
         self._log = log
+        # For what somebody who is not let in can cause at will.
+        self._noise = Limiter(log)
         self._in_flight = 0
 
     def endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -113,10 +117,10 @@ class Gate:
         except HTTPException as fault:
             return self._fault(fault.status_code, visitor, request)
         except UploadError as error:
-            self._log.warning("page_store_fails", error=str(error))
+            self._noise.write(logging.WARNING, "page_store_fails", error=str(error))
             return self._fault(503, visitor, request)
         except CallIndexError as error:
-            self._log.warning("page_index_fails", error=str(error))
+            self._noise.write(logging.WARNING, "page_index_fails", error=str(error))
             return self._fault(503, visitor, request)
         except Exception:  # noqa: BLE001 - the edge: it must not cost a call
             self._log.exception("page_failed")
@@ -169,12 +173,12 @@ class Gate:
         address = request.client.host if request.client else ""
         came, cookie = await self._access.enter(form.get("password", ""), address)
         if came is Entrance.TOO_OFTEN:
-            self._log.warning("page_login_limited")
+            self._noise.write(logging.WARNING, "page_login_limited")
             return self._login_page(
                 goal, status=429, fault="Too many tries. Wait for a minute."
             )
         if came is Entrance.WRONG:
-            self._log.warning("page_login_failed")
+            self._noise.write(logging.WARNING, "page_login_failed")
             return self._login_page(goal, status=403, fault="That is not the password.")
         self._log.info("page_login")
         response = RedirectResponse(goal, 303)

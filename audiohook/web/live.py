@@ -30,8 +30,11 @@ class LivePages:
         frame = await self._feed.latest()
         return visit.render("live.html", **frame.state)
 
-    async def events(self, _visit: Visit) -> Response:
+    async def events(self, visit: Visit) -> Response:
         """Send what changes, once a second."""
+        if visit.request.method == "HEAD":
+            # A script asks whether it would be let in.
+            return PlainTextResponse("")
         if self._feed.viewers >= MOST_VIEWERS:
             return PlainTextResponse("too many viewers\n", 503, {"retry-after": "10"})
         return StreamingResponse(

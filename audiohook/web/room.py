@@ -38,7 +38,7 @@ def make_routes(
     live = LivePages(Feed(surroundings, pages))
     waiting = WaitingPages(surroundings)
     recordings = RecordingPages(surroundings)
-    calls = CallPages(surroundings)
+    calls = CallPages(surroundings, pages)
     return [
         Route("/", gate.endpoint(live.show)),
         Route("/live/events", gate.endpoint(live.events)),
@@ -46,6 +46,8 @@ def make_routes(
         Route("/waiting/retry", gate.endpoint(waiting.retry), methods=["POST"]),
         Route("/recordings", gate.endpoint(recordings.show)),
         Route("/calls/{name}", gate.endpoint(calls.show)),
+        Route("/calls/{name}/files/{file}", gate.endpoint(calls.file)),
+        Route("/calls/{name}/turns/{audio}", gate.endpoint(calls.turns)),
         Route("/login", gate.login, methods=["GET", "POST"]),
         Route("/logout", gate.endpoint(gate.logout), methods=["POST"]),
         Route("/static/{version}/{file}", pages.file),

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READER, CONTROLLER, ERASER = "ah_reader", "ah_controller", "ah_eraser"
-SCOPES = {READER: ["read"], CONTROLLER: ["control", "read"], ERASER: ["erase"]}
+REPORTER = "ah_reporter"
+SCOPES = {
+    READER: ["read"],
+    CONTROLLER: ["control", "read"],
+    ERASER: ["erase"],
+    REPORTER: ["report"],
+}
 
 
 def write_tokens(path: Path, tokens: dict[str, list[str]] | None = None) -> Path:

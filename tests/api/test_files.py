@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from audiohook.api.files import key_of
+from audiohook.storage.layout import file_key
 from tests.api.served import Api, api_of
 
 if TYPE_CHECKING:
@@ -168,11 +168,11 @@ async def test_no_way_out_of_the_store(api: Api, path: str) -> None:
 
 
 def test_key_of_a_file_is_always_of_its_recording() -> None:
-    assert key_of("p/", "n", "call.json") == "p/n/call.json"
-    assert key_of("p/", "n", "n-external.wav") == "p/n/audio/n-external.wav"
-    assert key_of("p/", "n", "n.txt") == "p/n/transcripts/n.txt"
+    assert file_key("p/", "n", "call.json") == "p/n/call.json"
+    assert file_key("p/", "n", "n-external.wav") == "p/n/audio/n-external.wav"
+    assert file_key("p/", "n", "n.txt") == "p/n/transcripts/n.txt"
     for other in ("m.wav", "n.exe", "n", ".wav", "wav", "x.json"):
-        assert key_of("p/", "n", other) is None
+        assert file_key("p/", "n", other) is None
 
 
 async def test_files_of_a_call_with_a_prefix_of_its_own_are_found(

@@ -267,13 +267,13 @@ async def test_key_that_others_may_read_is_told(authorities: Authorities) -> Non
 
 async def test_too_few_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1024))
-    code, out = await checked("machine", max_calls=300)
+    code, out = await checked("machine", max_calls=400)
     assert code == 1
-    assert "✗ open files: 1,024 allow 256 calls at a time\n  → MAX_CALLS is 300" in out
-    assert "lower it to 256, or raise LimitNOFILE (ulimit -Hn) to 1,156" in out
+    assert "✗ open files: 1,024 allow 384 calls at a time\n  → MAX_CALLS is 400" in out
+    assert "lower it to 384, or raise LimitNOFILE (ulimit -Hn) to 1,056" in out
     code, out = await checked("machine")
     assert code == 0
-    assert "! open files: 1,024 allow 256 calls" in out
+    assert "! open files: 1,024 allow 384 calls" in out
 
 
 async def test_root_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,11 +348,14 @@ async def test_address_of_another_machine_is_told() -> None:
     assert "✗ listen on 192.0.2.1, port any (PORT)\n  → is no address of this" in out
 
 
-async def test_figures_for_everybody_are_told() -> None:
-    _, out = await checked(
-        "ports", host="127.0.0.1", port=0, admin_port=0, admin_host="0.0.0.0"
-    )
-    assert "! keep the figures to this machine: ADMIN_HOST is 0.0.0.0\n  → who" in out
+async def test_admin_port_for_everybody_is_told() -> None:
+    flags = {"host": "127.0.0.1", "port": 0, "admin_port": 0, "admin_host": "0.0.0.0"}
+    _, out = await checked("ports", **flags)
+    assert "! keep the admin port to friends: ADMIN_HOST is 0.0.0.0\n  → other" in out
+    assert "there is no ADMIN_PASSWORD: set one" in out
+    _, out = await checked("ports", **flags, admin_password="a long pass phrase 47")
+    assert "✓ keep the admin port to friends" in out
+    assert "a long pass phrase" not in out
 
 
 # The spool.

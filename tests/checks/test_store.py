@@ -7,6 +7,7 @@ import pytest
 
 from audiohook.checks import describe_permissions
 from audiohook.errors import ConfigError
+from audiohook.keys import label_of
 from tests.checks.tools import checked, load
 
 if TYPE_CHECKING:
@@ -64,6 +65,39 @@ def test_permissions_name_the_bucket_the_prefix_and_the_key() -> None:
     assert "arn:aws:s3:::bucket/a/b/*" in text
     assert "kms:GenerateDataKey" in text
     assert "s3:PutObjectTagging" in text
+    (rule,) = described["lifecycle"]["Rules"]
+    assert rule["Filter"] == {"Prefix": "a/b/"}
+
+
+def test_rules_are_made_for_each_prefix_and_keys_without_one_are_named(
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(
+        json.dumps(
+            {
+                "first-of-the-keys": {
+                    "secret": "",
+                    "prefix": "vip/",
+                    "keep_audio_days": 5,
+                },
+                "second-of-the-keys": {"secret": "", "keep_audio_days": 6},
+            }
+        )
+    )
+    described = json.loads(
+        describe_permissions(
+            load(s3_bucket="bucket", keep_transcripts_days=9, api_keys_file=keys),
+            erase=True,
+        )
+    )
+    rules = described["lifecycle"]["Rules"]
+    assert len({rule["ID"] for rule in rules}) == len(rules) == 8
+    assert "s3:DeleteObjectVersion" in json.dumps(described["policy"])
+    # Objects have to say what they are.
+    assert "s3:PutObjectTagging" in json.dumps(described["policy"])
+    (unheeded,) = described["unheeded"]
+    assert label_of("second-of-the-keys") in unheeded
 
 
 def test_permissions_without_a_bucket_are_one_line() -> None:

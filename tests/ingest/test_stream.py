@@ -10,6 +10,7 @@ import trio
 import trio.testing
 import trustme
 
+from audiohook._divert import Unsealer
 from audiohook.ingest.pump import Pump
 from audiohook.ingest.stream import DivertedStream
 from audiohook.ingest.transport import PlainTransport, TlsTransport
@@ -60,7 +61,7 @@ async def encrypted(
     authority.configure_trust(trusting)
     async with connection() as (client, server), trio.open_nursery() as nursery:
         await nursery.start(pump.run)
-        transport = TlsTransport(server, context)
+        transport = TlsTransport(server, context, pump.unsealer)
         secure = trio.SSLStream(client, trusting, server_hostname="localhost")
         async with trio.open_nursery() as hands:
             hands.start_soon(secure.do_handshake)
@@ -178,11 +179,11 @@ async def test_tls_handshake_fails_on_garbage_and_on_an_early_end(
     async with connection() as (client, server):
         await client.send_all(b"GET / HTTP/1.1\r\n\r\n")
         with pytest.raises(ssl.SSLError):
-            await TlsTransport(server, context).handshake()
+            await TlsTransport(server, context, Unsealer()).handshake()
     async with connection() as (client, server):
         await client.aclose()
         with pytest.raises(trio.BrokenResourceError):
-            await TlsTransport(server, context).handshake()
+            await TlsTransport(server, context, Unsealer()).handshake()
 
 
 async def test_large_answers_go_out_over_tls_while_audio_comes_in(

@@ -18,7 +18,7 @@ import trio
 
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
-from tests.api.served import CONTROLLER, write_tokens
+from tests.api.served import write_tokens
 from tests.house import KEY
 from tests.slow.processes import Site, tell
 from tests.waiting import wait_until
@@ -34,9 +34,10 @@ SLACK_SECONDS = 60
 # Below the bound of a token, which would answer for everything else.
 RATE = "45/s"
 LIVE = str(uuid.UUID(int=0xA11CE, version=4))
+ALL = "ah_all"
 # A made-up id is of the right form, but nobody's: that is a good answer, as is that
-# a call cannot be paused.
-NOT_ASKED = "positive_data_acceptance"
+# a call cannot be paused. What is to be erased is there until it is.
+NOT_ASKED = "positive_data_acceptance,use_after_free"
 
 
 async def examine(
@@ -50,7 +51,7 @@ async def examine(
         "run",
         f"http://127.0.0.1:{port}/api/v1/openapi.json",
         "--header",
-        f"Authorization:Bearer {CONTROLLER}",
+        f"Authorization:Bearer {ALL}",
         "--checks=all",
         f"--exclude-checks={NOT_ASKED}",
         f"--max-time={seconds}",
@@ -85,7 +86,8 @@ async def test_no_answer_that_the_document_does_not_have(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], nursery: trio.Nursery
 ) -> None:
     site = Site(tmp_path)
-    tokens = write_tokens(tmp_path / "tokens.json")
+    scopes = {ALL: ["read", "control", "erase", "report"]}
+    tokens = write_tokens(tmp_path / "tokens.json", scopes)
     site.settings["API_TOKENS_FILE"] = str(tokens)
     async with site.serve() as server:
         call = CallOptions(uri=server.uri, api_key=KEY, duration=1.0, fast=True)

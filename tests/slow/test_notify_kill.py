@@ -18,7 +18,7 @@ from audiohook.simulator.options import CallOptions
 from tests.house import KEY
 from tests.notify.reader import SECRET, data_of, read, verify
 from tests.slow.processes import Server, Site, tell
-from tests.slow.scale import scaled
+from tests.slow.scale import FULL_SIZE, scaled
 from tests.transcription.scripted_server import NOTHING, Answer, Heard, ScriptedServer
 from tests.waiting import wait_until
 
@@ -33,7 +33,9 @@ CALLS = scaled(6, 200)
 
 TOGETHER = 20
 ARRIVE_SECONDS = scaled(60.0, 600.0)
-ORDER = ["opened", "stored", "transcribed"]
+# A request for a transcript that a kill cut off is believed to be lost after half a
+# minute, which is not what this test is about.
+ORDER = ["opened", "stored", *(["transcribed"] if FULL_SIZE else [])]
 
 
 class Ear:
@@ -92,8 +94,11 @@ async def test_receiver_gets_everything_in_order_though_servers_are_killed(
         await nursery.start(ear.server.serve)
         url = await nursery.start(standin.serve)
         settings = {
-            "ASSEMBLYAI_API_KEY": "stand-in-key",
-            "ASSEMBLYAI_BASE_URL": url,
+            **(
+                {"ASSEMBLYAI_API_KEY": "stand-in-key", "ASSEMBLYAI_BASE_URL": url}
+                if FULL_SIZE
+                else {}
+            ),
             "NOTIFY_URL": ear.server.url + "/hook",
             "NOTIFY_SECRET": SECRET,
         }

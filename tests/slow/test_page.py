@@ -243,6 +243,28 @@ def test_post_from_another_origin_is_refused(tmp_path: Path, browser: Browser) -
             elsewhere.close()
 
 
+def test_what_needs_mending_says_how(tmp_path: Path, browser: Browser) -> None:
+    wrong = Stage(tmp_path, assemblyai_api_key="no-key-of-the-account")
+    with wrong as stage, looking(browser, stage.base) as page:
+        call = stage.call(duration=2.0)
+        row = page.locator(row_of(page, call.session_id)).first
+
+        def is_parked() -> bool:
+            page.goto("/waiting")
+            return page.locator('[data-figure="parked"]').inner_text() == "1"
+
+        stage.wait(is_parked)
+        expect(page.get_by_role("heading", name="Needs mending")).to_be_visible()
+        expect(row).to_contain_text("correct ASSEMBLYAI_API_KEY")
+        check_page(page)
+        # The next try would be in half a minute.
+        page.get_by_role("button", name="Try all again now").click()
+        expect(page.get_by_role("status")).to_contain_text("being tried again")
+        expect(row).to_contain_text("parked")
+        page.set_viewport_size({"width": 320, "height": 640})
+        check_page(page)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_each_page_is_fit_for_all(stage: Stage, browser: Browser, theme: Theme) -> None:
     call = stage.begin(duration=9.0, ani_name="Anna " + "verylongname" * 8)
@@ -259,6 +281,9 @@ def test_each_page_is_fit_for_all(stage: Stage, browser: Browser, theme: Theme) 
         page.goto("/")
         expect(page.locator(row_of(page, call.session_id))).to_be_visible()
         check_page(page)
+        page.goto("/recordings")
+        check_page(page)
+        page.goto("/")
         page.keyboard.press("Tab")
         expect(page.get_by_text("Skip to the content")).to_be_focused()
         page.keyboard.press("Enter")

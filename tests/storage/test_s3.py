@@ -98,7 +98,7 @@ async def test_key_that_is_no_path_is_refused_before_anything_is_sent(
 
 def test_kms_key_goes_with_its_encryption_only() -> None:
     kms = S3Options(encryption="aws:kms", kms_key_id="arn:aws:kms:x")
-    assert kms.for_objects() == {
+    assert kms.for_object("calls/x/call.json") == {
         "ServerSideEncryption": "aws:kms",
         "SSEKMSKeyId": "arn:aws:kms:x",
     }

@@ -15,6 +15,7 @@ import trio
 from trio.testing import MockClock
 
 from audiohook.errors import TranscriptError, UnfinishedError, UploadError
+from audiohook.recording.herald import Nobody
 from audiohook.simulator.assemblyai import Endpoint, Fault, JobFault, StandIn
 from audiohook.simulator.assemblyai import Pace as JobPace
 from audiohook.storage.base import BytesBlob, StoreFault, Version
@@ -29,6 +30,8 @@ from tests.storage.fake_s3 import FakeS3, away
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from audiohook.recording.transcripts import JobRecord
 
 NAME = "2026-11-22T14-10-44.123Z_a_b"
 WAV = f"calls/{NAME}/audio/{NAME}.wav"
@@ -60,6 +63,17 @@ CALL: dict[str, Any] = {
 }
 
 
+class Herald(Nobody):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    async def transcribed_elsewhere(self, job: JobRecord) -> None:
+        await trio.lowlevel.checkpoint()
+        self.told.append((job.planned.key, str(job.status)))
+
+
 class Place:
     """A bucket, the service, and workers that share nothing else."""
 
@@ -71,6 +85,7 @@ class Place:
         self.clients: list[Any] = []
         self.parameters = Parameters()
         self.deletes = False
+        self.herald = Herald()
 
     def worker(self) -> Errands:
         http = make_client(self.standin.base_url, KEY)
@@ -83,6 +98,7 @@ class Place:
             parameters=self.parameters,
             log=structlog.get_logger(),
             deletes=self.deletes,
+            herald=self.herald,
             jitter=lambda: 0.5,
         )
 
@@ -168,6 +184,15 @@ async def test_channels_keep_the_order_in_which_they_came(
     await see_to(place.worker())
     first = place.store.objects[TEXT].data.decode().splitlines()[0]
     assert "agent:" in first
+
+
+async def test_whoever_wants_to_know_is_told_once(
+    place: Place, clock: MockClock
+) -> None:
+    await place.record()
+    for _ in range(2):
+        await place.worker().see_to(WAV, Patience())
+    assert place.herald.told == [(WAV, "completed")]
 
 
 async def test_finished_call_is_left_alone(place: Place, clock: MockClock) -> None:

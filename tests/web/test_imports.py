@@ -15,8 +15,12 @@ KNOWN = (
     # The ground floor.
     "audiohook.admission.TokenBucket",
     "audiohook.errors",
+    "audiohook.file_ranges",
+    "audiohook.logs.Limiter",
     "audiohook.setting_values.Rate",
     "audiohook.__version__",
+    # What is in a file of the store, and nothing that does anything.
+    "audiohook.transcription.turns.read_turns",
 )
 # Who puts the service together.
 COMPOSERS = {"backlog.py", "facing.py", "glance.py", "service.py"}

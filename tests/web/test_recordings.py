@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 
 from audiohook.index.database import FILE_NAME, Database
+from audiohook.index.keeper import INDEX_FOLDER
 from audiohook.index.search import Query, Search
+from audiohook.storage.folder import FolderStore
 from audiohook.web.recordings import PAGE, read_wish
 from tests.index.recordings import EPOCH, Shelf, summary
 from tests.index.test_database import entry
@@ -81,6 +83,42 @@ async def test_foreign_text_is_escaped(tmp_path: Path) -> None:
         text = await wait_found(page, 1)
     assert "<bdi>&lt;script&gt;x&lt;/script&gt;⟨U+202E⟩</bdi>" in text
     assert "<bdi>&lt;b&gt;</bdi>" in text
+
+
+async def test_index_that_is_lost_is_made_anew(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path)
+    for number in range(3):
+        shelf.add(number)
+    async with page_of(tmp_path) as page:
+        await wait_found(page, 3)
+        for path in (tmp_path / ".spool" / INDEX_FOLDER).glob(f"{FILE_NAME}*"):
+            path.unlink()
+        assert "Nothing is recorded yet." in await page.text("/recordings")
+        # All else goes on.
+        report = await page.house.call(duration=0.5)
+        assert report.ok
+        await page.house.service.index.build()
+        await wait_found(page, 4)
+
+
+async def test_page_says_while_the_index_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = trio.Event()
+
+    async def wait(self: FolderStore, prefix: str, *, after: str = "") -> Any:  # noqa: ANN401
+        await gate.wait()
+        async for names in list_names(self, prefix, after=after):
+            yield names
+
+    list_names = FolderStore.list_names
+    monkeypatch.setattr(FolderStore, "list_names", wait)
+    Shelf(tmp_path).add(1)
+    async with page_of(tmp_path) as page:
+        assert "The index is being made" in await page.text("/recordings")
+        assert "The index is being made" in await page.text("/waiting")
+        gate.set()
+        assert "The index is being made" not in await wait_found(page, 1)
 
 
 async def test_question_that_makes_no_sense_is_told(tmp_path: Path) -> None:

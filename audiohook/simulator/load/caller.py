@@ -33,9 +33,10 @@ from audiohook.simulator.load.framing import (
     masked_frame,
 )
 from audiohook.simulator.load.manifest import FAILED, SentCall, SentGap
-from audiohook.simulator.load.script import Discard, Ending, Pause, Script, Talk
+from audiohook.simulator.load.script import Ending, Script, Talk
 from audiohook.simulator.options import MAX_CHANNELS, STEREO
 from audiohook.simulator.rules import Breach, Rule
+from audiohook.simulator.schedule import Discard, Pause
 from audiohook.simulator.session import ClientSession, State
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.simulator.options import MAX_CHANNELS
+from audiohook.simulator.schedule import Discard, Pause
 
 if TYPE_CHECKING:
     from audiohook.simulator.load.options import LoadOptions
@@ -34,20 +35,6 @@ class Talk:
     """Send this many frames."""
 
     frames: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Pause for this long (samples per channel)."""
-
-    length_samples: int
-
-
-@dataclass(frozen=True, slots=True)
-class Discard:
-    """Lose this much of the stream (samples per channel)."""
-
-    length_samples: int
 
 
 Step = Talk | Pause | Discard

@@ -12,12 +12,11 @@ from audiohook.errors import ConfigError
 from audiohook.simulator.load.arrivals import Arrivals
 from audiohook.simulator.load.options import LengthKind, LoadOptions, parse_lengths
 from audiohook.simulator.load.script import (
-    Discard,
     Ending,
-    Pause,
     Talk,
     write_script,
 )
+from audiohook.simulator.schedule import Discard, Pause
 
 URI = "ws://127.0.0.1:3000/"
 

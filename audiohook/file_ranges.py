@@ -1,4 +1,4 @@
-"""Files of a folder, whole or in part. Source: RFC 9110, sections 13 and 14."""
+"""Files of a folder over HTTP, whole or in part. Source: RFC 9110, sections 13 and 14."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response, StreamingResponse
 
-from audiohook.api.problems import Code, ProblemError
-
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Mapping
+    from typing import Self
 
     from starlette.requests import Request
 
@@ -36,40 +35,49 @@ MEDIA_TYPES: Final = tuple(
 """What a file can be."""
 
 
-def key_of(prefix: str, name: str, file: str) -> str | None:
-    """Return where a file of a recording is in the store; None if there can be none.
+class NoFileError(Exception):
+    """There is no such file."""
+
+
+class NoStretchError(Exception):
+    """There is not so much of it.
 
     Args:
-        prefix: What keys begin with.
-        name: Name of the recording.
-        file: Name of the file alone.
+        size_bytes: How much there is.
     """
-    if file == "call.json":
-        return f"{prefix}{name}/{file}"
-    stem, _, ending = file.rpartition(".")
-    if not stem.startswith(name):
-        return None
-    if ending in ("wav", "raw", "dat", "jsonl"):
-        return f"{prefix}{name}/audio/{file}"
-    if ending in ("json", "txt", "srt", "vtt"):
-        return f"{prefix}{name}/transcripts/{file}"
-    return None
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"there are {size_bytes} bytes")
+        self.headers: Mapping[str, str] = {"content-range": f"bytes */{size_bytes}"}
 
 
-async def serve(request: Request, store: FolderStore, key: str) -> Response:
+async def serve(
+    request: Request,
+    store: FolderStore,
+    key: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """Answer a request for a file.
 
+    Args:
+        request: For a file, or a part of it.
+        store: Where it is.
+        key: Which.
+        headers: Of the answer, besides those that belong to it.
+
     Raises:
-        ProblemError: There is no such file, or not so much of it.
+        NoFileError: There is none.
+        NoStretchError: There is not so much of it.
         UploadError: It cannot be read.
     """
     facts = await store.look(key)
     if facts is None:
-        raise ProblemError(Code.NOT_FOUND)
+        raise NoFileError
     tag = f'"{facts.tag}"'
-    headers = {"etag": tag, "accept-ranges": "bytes"}
+    told = {**(headers or {}), "etag": tag, "accept-ranges": "bytes"}
     if _is_known(request.headers.get("if-none-match"), tag):
-        return Response(status_code=304, headers=headers)
+        return Response(status_code=304, headers=told)
     first, count, status = 0, facts.size, 200
     # One of an older file would not fit to what the asker has.
     if request.headers.get("if-range", tag) == tag:
@@ -78,25 +86,40 @@ async def serve(request: Request, store: FolderStore, key: str) -> Response:
             first, count = stretch
             status = 206
             last = first + count - 1
-            headers["content-range"] = f"bytes {first}-{last}/{facts.size}"
-    headers["content-length"] = str(count)
+            told["content-range"] = f"bytes {first}-{last}/{facts.size}"
+    told["content-length"] = str(count)
     media_type = _TYPES[key.rpartition(".")[2]]
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=media_type)
-    body = _read(store, key, first, count)
-    return StreamingResponse(body, status, headers=headers, media_type=media_type)
+        return Response(status_code=status, headers=told, media_type=media_type)
+    body = _Stretch(store, key, first, count)
+    return StreamingResponse(body, status, headers=told, media_type=media_type)
 
 
-async def _read(
-    store: FolderStore, key: str, first: int, count: int
-) -> AsyncIterator[bytes]:
-    end = first + count
-    while first < end:
-        chunk = await store.read_range(key, first, min(_CHUNK_BYTES, end - first))
+class _Stretch:
+    """Reads a part of a file as it is sent.
+
+    It is no generator, since one would be left open where a browser goes away, as it
+    does for every leap in a recording.
+    """
+
+    def __init__(self, store: FolderStore, key: str, first: int, count: int) -> None:
+        self._store = store
+        self._key = key
+        self._next = first
+        self._end = first + count
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        length = min(_CHUNK_BYTES, self._end - self._next)
+        if length <= 0:
+            raise StopAsyncIteration
+        chunk = await self._store.read_range(self._key, self._next, length)
         if not chunk:
-            return
-        yield chunk
-        first += len(chunk)
+            raise StopAsyncIteration
+        self._next += len(chunk)
+        return chunk
 
 
 def _is_known(condition: str | None, tag: str) -> bool:
@@ -112,7 +135,7 @@ def _stretch(wanted: str | None, facts: FileFacts) -> tuple[int, int] | None:
     What is not one range of bytes may be passed over, and is.
 
     Raises:
-        ProblemError: There are no such bytes.
+        NoStretchError: There are no such bytes.
     """
     match = _RANGE.fullmatch(wanted.strip()) if wanted is not None else None
     if match is None or not (match[1] or match[2]):
@@ -128,5 +151,5 @@ def _stretch(wanted: str | None, facts: FileFacts) -> tuple[int, int] | None:
         if not int(match[2]):
             first = size
     if first >= size:
-        raise ProblemError(Code.RANGE, headers={"content-range": f"bytes */{size}"})
+        raise NoStretchError(size)
     return first, last - first + 1

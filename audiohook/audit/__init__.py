@@ -1,0 +1,1 @@
+"""Whether a day's calls are all there, with all that belongs to them."""

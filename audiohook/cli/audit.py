@@ -1,0 +1,132 @@
+"""The command that audits a day."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import trio
+import typer
+from rich.console import Console
+
+from audiohook import logs, settings
+from audiohook.audit.day import Audit
+from audiohook.authentication import configured_keys
+from audiohook.cli.app import EnvFile, app
+from audiohook.erasing import Places
+from audiohook.errors import ConfigError
+from audiohook.index.database import FILE_NAME, Database
+from audiohook.index.keeper import INDEX_FOLDER
+from audiohook.retention.terms import keeps_of
+from audiohook.storage.s3 import S3Store
+from audiohook.storing import SPOOL_FOLDER, make_store
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from audiohook.audit.day import Report
+
+
+@app.command()
+def audit(
+    day: Annotated[
+        str,
+        typer.Option(metavar="YYYY-MM-DD", help="Day in UTC; calls that began then."),
+    ],
+    *,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read all files and compare their checksums.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    env_file: EnvFile = Path(".env"),
+) -> None:
+    """Tell of every call of a day that is missing something.
+
+    Compares the store, the spool, the transcripts and the index, and changes nothing.
+    Ends with 0 if nothing is missing, 1 if something is, 2 if that cannot be told.
+    """
+    chosen = settings.load(env_file=env_file)
+    logs.configure(chosen.log_format, logging.ERROR)
+    os.environ.update(chosen.aws_environment())
+    report = trio.run(_audit, chosen, _day(day), deep)
+    if as_json:
+        typer.echo(json.dumps(_to_json(report), indent=2))
+    else:
+        _print(report)
+    sys.exit(1 if report.findings else 0)
+
+
+async def _audit(chosen: settings.Settings, day: date, deep: bool) -> Report:
+    store = make_store(chosen)
+    keys = configured_keys(chosen)
+    places = Places(chosen, store, lambda: keys)
+    spool = chosen.recordings_dir / SPOOL_FOLDER
+    with ExitStack() as closing:
+        if isinstance(store, S3Store):
+            closing.callback(store.close)
+        database = await trio.to_thread.run_sync(_open_index, spool / INDEX_FOLDER)
+        if database is not None:
+            closing.callback(database.close)
+        return await Audit(
+            places(),
+            at=places.at,
+            store=store,
+            spool=spool,
+            search=None if database is None else database.search,
+            keeps=keeps_of(chosen, keys.values()),
+            now=time.time(),
+            deep=deep,
+        ).of(day)
+
+
+def _open_index(folder: Path) -> Database | None:
+    """Open the index, if there is one that knows the whole store."""
+    if not (folder / FILE_NAME).is_file():
+        return None
+    database = Database(folder)
+    if database.is_whole():
+        return database
+    database.close()
+    return None
+
+
+def _day(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise ConfigError(
+            "audit: --day is no day; for example --day 2026-11-22"
+        ) from None
+
+
+def _to_json(report: Report) -> dict[str, object]:
+    return {
+        "day": report.day.isoformat(),
+        "calls": report.calls,
+        "incomplete": report.incomplete,
+        "live": report.live,
+        "hasIndex": report.has_index,
+        "requests": report.requests,
+        "findings": [asdict(each) for each in report.findings],
+    }
+
+
+def _print(report: Report) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for each in report.findings:
+        console.print(f"{each.kind:18} {each.name}  {each.detail}", markup=False)
+    index = "" if report.has_index else "; there is no whole index to compare with"
+    console.print(
+        f"{report.day}: {report.calls} calls stored ({report.incomplete} cut off),"
+        f" {report.live} live, {len(report.findings)} things missing or wrong;"
+        f" {report.requests} requests to the store{index}",
+        markup=False,
+    )

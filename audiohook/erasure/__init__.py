@@ -1,0 +1,1 @@
+"""Erasure of calls on somebody's demand, down to the last trace."""

@@ -1,0 +1,678 @@
+"""Carries out orders of erasure, each until nothing is left or nobody can do more.
+
+One round after the other: what is on the local disk is given up and removed; what is
+in the stores is looked for, written down, and removed, with all its versions; the
+transcription service is told to forget; the index forgets; then all of it is looked
+for again. Whatever a round does can be done again, so a process that is killed at any
+point loses nothing but time. Some minutes later there is a last look, since somebody
+elsewhere may have been in the middle of something.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import trio
+
+from audiohook.erasure import local
+from audiohook.erasure.ledger import ErasureRecord
+from audiohook.erasure.order import (
+    Counts,
+    Listed,
+    Ordered,
+    Transcript,
+    TranscriptGone,
+    Verified,
+    Waits,
+    Wanted,
+    check_id,
+    listed,
+)
+from audiohook.erasure.places import Search, transcripts_of
+from audiohook.errors import (
+    CallIndexError,
+    ErasureError,
+    OutboxError,
+    SpoolError,
+    TranscriptError,
+    UploadError,
+)
+from audiohook.recording.journal import utc_text
+from audiohook.storage.base import StoreFault
+from audiohook.storage.traces import Kept, Reason, Trace, TraceKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from structlog.typing import FilteringBoundLogger
+
+    from audiohook.erasure.account import Account
+    from audiohook.erasure.ledger import Ledger, Work
+    from audiohook.erasure.order import Named, OrderFact, OrderRecord
+    from audiohook.erasure.places import Place
+    from audiohook.storage.traces import Traces
+
+T = TypeVar("T")
+
+SECONDS = 1.0
+MINUTES = 60 * SECONDS
+HOURS = 60 * MINUTES
+
+LAST_LOOK: Final = 10 * MINUTES
+"""So long after nothing was found any more it is looked for once again.
+
+Who has a job in hand elsewhere learns within a minute that its object is gone.
+"""
+
+# How often orders are looked for, of which other processes may have taken one.
+_INTERVAL: Final = 2 * SECONDS
+_PARALLEL: Final = 4
+# Until a round is made again, after something that passes: this, then longer.
+_FIRST_PAUSE: Final = 1 * SECONDS
+_LONGEST_PAUSE: Final = 5 * MINUTES
+# After something that somebody has to mend, or a lock.
+_MENDING: Final = 1 * HOURS
+# Requests to the store at a time for one order.
+_REQUESTS: Final = 4
+
+
+_FAULTS: Final = (
+    CallIndexError,
+    OutboxError,
+    SpoolError,
+    TranscriptError,
+    UploadError,
+)
+
+
+class IndexHold(Protocol):
+    """The index, as far as it has to forget."""
+
+    async def erase(self, conversation: str, session: str | None = None) -> int:
+        """Forget a conversation, or one session of it, to the last byte."""
+
+
+class Teller(Protocol):
+    """Whoever tells others what becomes of calls."""
+
+    async def forget(self, conversation: str) -> None:
+        """Tell nobody any more what was to be told of a conversation."""
+
+    async def tell(self, wanted: Wanted, record: ErasureRecord) -> None:
+        """Tell that it was erased; when this returns that is on the disk."""
+
+
+class Holdings(Protocol):
+    """What this very process has in hand, see `audiohook.erasure.holdings`."""
+
+    async def give_up(
+        self, wanted: Wanted, note: Callable[[list[OrderFact]], object], *, end: str
+    ) -> None:
+        """Give up calls that are meant, and end live ones.
+
+        Args:
+            wanted: Which.
+            note: Writes down what is known of a call before it is removed; blocks.
+            end: In whose name live calls are ended; empty if they are not.
+        """
+
+
+class _WaitError(Exception):
+    """A round has come as far as it can for now."""
+
+    def __init__(
+        self, why: str, kept: Iterable[Kept] = (), *, mending: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.kept = tuple(_told(each) for each in kept)
+        self.mending = mending
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an order stands.
+
+    Attributes:
+        reference: Its hash.
+        done: Whether nothing was found any more.
+        asked_at: When it was asked for, in UTC.
+        done_at: When nothing was found any more.
+        counts: What was found and removed so far.
+        waits_for: What keeps it from being done, for a person.
+        kept: What could not be removed, a line each.
+    """
+
+    reference: str
+    done: bool
+    asked_at: str
+    done_at: str | None
+    counts: Counts
+    waits_for: str | None
+    kept: tuple[str, ...]
+
+
+class Eraser:
+    """Carries out orders of erasure.
+
+    Args:
+        ledger: Orders and records.
+        spool: The spool's folder.
+        places: Returns all that recordings may be in.
+        index: Has to forget.
+        account: At the transcription service; None without a key.
+        log: For lines that name no conversation.
+        holdings: What this process has in hand, if it is the service.
+        teller: Tells of each order that is done, if anybody wants to know.
+        clock: Unix time in seconds.
+        last_look: Seconds until the last look.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        spool: Path,
+        places: Callable[[], Sequence[Place]],
+        index: IndexHold,
+        account: Account | None,
+        log: FilteringBoundLogger,
+        holdings: Holdings | None = None,
+        teller: Teller | None = None,
+        clock: Callable[[], float] = time.time,
+        last_look: float = LAST_LOOK,
+    ) -> None:
+        self._ledger = ledger
+        self._spool = spool
+        self._search = Search(places)
+        self._index = index
+        self._account = account
+        self._log = log
+        self._holdings = holdings
+        self._teller = teller
+        self._clock = clock
+        self._last_look = last_look
+        self._threads = trio.CapacityLimiter(2)
+        self._slots = trio.CapacityLimiter(_PARALLEL)
+        self._busy: set[str] = set()
+        self._pauses: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        # Nothing was found any more; they wait for their last look, unless somebody
+        # asks for them once more in another process.
+        self._resting: dict[str, int] = {}
+        self._news = trio.Event()
+
+    async def order(
+        self, conversation: str, session: str | None = None, *, by: str, end: bool
+    ) -> str:
+        """Take an order; when this returns it is carried out, whatever happens.
+
+        Args:
+            conversation: What is to be erased,
+            session: or which session of it.
+            by: Who asks: the name of a token, or of the command.
+            end: Whether a live call is to be ended for it.
+
+        Returns:
+            Its reference.
+
+        Raises:
+            ErasureError: The call is live, the id is none, or the disk refused.
+        """
+        if not check_id(conversation):
+            raise ErasureError("that is no id of a conversation")
+        ordered = Ordered(conversation, session, utc_text(self._clock()), by, end=end)
+
+        def take() -> str:
+            wanted = _wanted(ordered)
+            if not end and local.look(self._spool, wanted).live:
+                raise ErasureError("the call is live", live=True)
+            return self._ledger.order(ordered)
+
+        reference = await self._blocking(take)
+        self._due.pop(reference, None)
+        self._pauses.pop(reference, None)
+        self._resting.pop(reference, None)
+        self._log.info("erasure_ordered", reference=reference, by=by)
+        self._news.set()
+        return reference
+
+    async def standing(self, reference: str) -> Standing | None:
+        """Tell how an order stands; None if there never was one.
+
+        Raises:
+            ErasureError: The disk refused.
+        """
+
+        def look() -> Standing | None:
+            record = self._ledger.look(reference)
+            if record is not None:
+                return _standing(reference, record)
+            for done in reversed(self._ledger.records()):
+                if done.reference == reference:
+                    return Standing(
+                        reference,
+                        True,
+                        done.asked_at,
+                        done.done_at,
+                        done.counts,
+                        None,
+                        (),
+                    )
+            return None
+
+        return await self._blocking(look)
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Carries out orders until cancelled.
+
+        *Cancellation:* Whoever is next goes on.
+        """
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                self._news = trio.Event()
+                try:
+                    await self._wake_stirred()
+                    pending = await self._blocking(self._ledger.pending)
+                    for reference in pending:
+                        if reference not in self._resting or self._is_due(reference):
+                            await self._give_up(reference)
+                            self._start(nursery, reference)
+                except ErasureError as error:
+                    self._log.error("erasure_fails", error=str(error))
+                with trio.move_on_after(_INTERVAL):
+                    await self._news.wait()
+
+    async def pursue(self, reference: str) -> Standing | None:
+        """Carries one order out as far as that goes now, without a service.
+
+        Returns:
+            How it stands when it is done, or waits for somebody to mend something.
+
+        Raises:
+            ErasureError: The disk refused.
+
+        *Cancellation:* Whoever is next goes on.
+        """
+        while True:
+            await self._give_up(reference)
+            await self._attempt(reference)
+            standing = await self.standing(reference)
+            due = self._due.get(reference, 0.0)
+            if standing is None or standing.done:
+                return standing
+            if due - trio.current_time() > _LONGEST_PAUSE:
+                return standing
+            pause = due - trio.current_time()
+            await trio.sleep(min(max(pause, _FIRST_PAUSE / 4), _INTERVAL))
+
+    # Rounds
+
+    def _start(self, nursery: trio.Nursery, reference: str) -> None:
+        if self._is_due(reference) and reference not in self._busy:
+            self._busy.add(reference)
+            nursery.start_soon(self._attempt_in_turn, reference)
+
+    async def _wake_stirred(self) -> None:
+        """Have orders gone on with that were asked for once more."""
+        stirred = await self._blocking(self._ledger.stirred, dict(self._resting))
+        for reference, mark in stirred.items():
+            before = self._resting.get(reference)
+            if before:
+                del self._resting[reference]
+                self._due.pop(reference, None)
+            elif before == 0:
+                self._resting[reference] = mark
+
+    def _is_due(self, reference: str) -> bool:
+        return self._due.get(reference, 0.0) <= trio.current_time()
+
+    async def _attempt_in_turn(self, reference: str) -> None:
+        try:
+            async with self._slots:
+                await self._attempt(reference)
+        except Exception as error:  # noqa: BLE001 - the edge: calls must not notice
+            known = isinstance(error, ErasureError)
+            self._log.error(
+                "erasure_fails",
+                reference=reference,
+                error=str(error) if known else "unexpected failure",
+                exc_info=None if known else error,
+            )
+            self._due[reference] = trio.current_time() + _LONGEST_PAUSE
+        finally:
+            self._busy.discard(reference)
+
+    async def _attempt(self, reference: str) -> None:
+        """Make a round, if nobody else is at it and it is time."""
+        if not self._is_due(reference):
+            return
+        work = await self._blocking(self._ledger.take, reference)
+        if work is None:
+            return
+        try:
+            await self._advance(work)
+        finally:
+            work.close()
+
+    async def _advance(self, work: Work) -> None:
+        """Make a round, and decide when there is to be another."""
+        reference = work.reference
+        if work.record.verified is not None:
+            left = self._last_look - (self._clock() - _epoch(work.record.verified))
+            if left > 0:
+                self._rest(reference, left)
+                return
+        is_last = work.record.verified is not None
+        try:
+            await self._round(work)
+        except _FAULTS as error:
+            mending = not getattr(error, "retryable", True)
+            await self._wait(work, _WaitError(str(error), mending=mending))
+        except _WaitError as error:
+            await self._wait(work, error)
+        else:
+            await self._done(work, is_last=is_last)
+
+    async def _wait(self, work: Work, error: _WaitError) -> None:
+        pause = self._pauses.get(work.reference, _FIRST_PAUSE)
+        if work.progressed:
+            pause = _FIRST_PAUSE
+        self._pauses[work.reference] = min(2 * pause, _LONGEST_PAUSE)
+        if error.mending:
+            pause = _MENDING
+        self._due[work.reference] = trio.current_time() + pause
+        waits = Waits(error.why, error.kept)
+        if waits != work.record.waits:
+            self._log.warning(
+                "erasure_waits",
+                reference=work.reference,
+                why=error.why,
+                kept=len(error.kept),
+                again_in=pause,
+            )
+            await self._note(work, waits)
+
+    async def _done(self, work: Work, *, is_last: bool) -> None:
+        self._pauses.pop(work.reference, None)
+        if work.record.verified is None:
+            at = utc_text(self._clock())
+            if self._teller is not None:
+                # Before it counts as done, or a crash could leave it untold.
+                ordered, counts = work.record.ordered, work.record.counts
+                told = ErasureRecord(work.reference, ordered.at, ordered.by, at, counts)
+                await self._teller.tell(work.record.wanted, told)
+            await self._note(work, Waits("", ()), Verified(at))
+        record = await self._blocking(self._ledger.finish, work)
+        if not is_last:
+            self._log.info("erasure_done", reference=work.reference, by=record.by)
+            self._rest(work.reference, self._last_look)
+        elif await self._blocking(work.remove):
+            self._due.pop(work.reference, None)
+            self._resting.pop(work.reference, None)
+
+    def _rest(self, reference: str, seconds: float) -> None:
+        self._due[reference] = trio.current_time() + seconds
+        self._resting[reference] = 0
+
+    async def _round(self, work: Work) -> None:
+        """Remove all that can be found, and look whether anything is left.
+
+        Raises:
+            _WaitError: Something is left that cannot be removed now.
+            UploadError: The store did not do as asked.
+            TranscriptError: The service did not do as asked.
+            CallIndexError: The index did not do as asked.
+        """
+        await self._blocking(work.refresh)
+        await self._clear_local(work)
+        doubtful = await self._find(work)
+        # Where it is listed, what was asked for may be found late.
+        running = await self._forget_transcripts(work)
+        kept = await self._remove_objects(work)
+        wanted = work.record.wanted
+        await self._index.erase(wanted.conversation, wanted.session)
+        is_whole = wanted.session is None and work.record.verified is None
+        if self._teller is not None and is_whole:
+            # What was told of it is forgotten, and then that it was erased is told.
+            await self._teller.forget(wanted.conversation)
+        if running:
+            raise _WaitError(f"{running} transcription jobs have to end first", kept)
+        if self._account is None and work.record.transcripts.keys() - work.record.gone:
+            ids = work.record.transcripts.keys() - work.record.gone
+            raise _WaitError(
+                f"ASSEMBLYAI_API_KEY is not set, and {len(ids)} transcripts may be"
+                " at AssemblyAI",
+                kept,
+                mending=True,
+            )
+        if kept or doubtful:
+            both = [*kept, *doubtful]
+            raise _WaitError(
+                f"{len(both)} things in the store cannot be removed", both, mending=True
+            )
+        await self._verify(work)
+
+    async def _clear_local(self, work: Work) -> None:
+        """Remove what the local disk has.
+
+        Raises:
+            _WaitError: Somebody still has a call in hand.
+        """
+        left = await self._blocking(
+            partial(
+                local.clear,
+                self._spool,
+                work.record.wanted,
+                lambda facts: work.note(*facts),
+            )
+        )
+        if left.live:
+            raise _WaitError("the call is live")
+        if left.held:
+            raise _WaitError("another process has the call in hand")
+
+    async def _find(self, work: Work) -> list[Kept]:
+        """Find recordings in the stores, and write down what there is of them."""
+        found = await self._search.find(work.record.wanted)
+        new = [each for each in found.named if each not in work.record.named]
+        await self._note(work, *new)
+        for named in work.record.named:
+            traces = self._traces(named)
+            there = await traces.below(named.folder)
+            facts: list[OrderFact] = [listed(each) for each in there]
+            facts += await transcripts_of(traces, there)
+            await self._note(work, *(each for each in facts if _is_news(work, each)))
+        return found.doubtful
+
+    async def _forget_transcripts(self, work: Work) -> int:
+        """Have the service forget all jobs.
+
+        Returns:
+            How many still run.
+        """
+        record = work.record
+        if self._account is None:
+            return 0
+        if record.asked:
+            ids = await self._account.look_up(record.asked, record.transcripts)
+            await self._note(work, *(Transcript(each) for each in ids))
+        running = 0
+        for transcript_id in record.transcripts.keys() - record.gone:
+            if await self._account.forget(transcript_id):
+                await self._note(work, TranscriptGone(transcript_id))
+            else:
+                running += 1
+        return running
+
+    async def _remove_objects(self, work: Work) -> list[Kept]:
+        """Remove all that was found in the stores.
+
+        Returns:
+            What cannot be removed.
+        """
+        kept: list[Kept] = []
+        for named in work.record.named:
+            traces = self._traces(named)
+            there = await traces.below(named.folder)
+            left = await _remove(traces, there)
+            work.progressed |= len(left) < len(there)
+            if not left:
+                keys = {each.key for each in work.record.listed}
+                inside = [key for key in keys if key.startswith(f"{named.folder}/")]
+                await traces.tidy(named.folder, inside)
+            kept += left
+        return kept
+
+    async def _verify(self, work: Work) -> None:
+        """Look for all of it again.
+
+        Raises:
+            _WaitError: There is something.
+        """
+        wanted = work.record.wanted
+        if not (await self._blocking(local.look, self._spool, wanted)).is_empty:
+            raise _WaitError("there is something on the local disk again")
+        for named in work.record.named:
+            there = await self._traces(named).below(named.folder)
+            if there:
+                raise _WaitError("there is something in the store again")
+        before = work.record.ordered
+        await self._blocking(work.refresh)
+        if work.record.ordered != before:
+            raise _WaitError("it was asked for once more")
+
+    async def _give_up(self, reference: str) -> None:
+        """Have this process give up what it has in hand."""
+        if self._holdings is None:
+            return
+        record = await self._blocking(self._ledger.look, reference)
+        if record is not None:
+            await self._holdings.give_up(
+                record.wanted,
+                partial(self._ledger.note, reference),
+                end=record.ordered.by if record.ordered.end else "",
+            )
+
+    def _traces(self, named: Named) -> Traces:
+        place = self._search.place(named.place)
+        if place is None:
+            raise _WaitError(
+                f"recordings are in {named.place}, which is not among the settings",
+                mending=True,
+            )
+        return place.traces
+
+    async def _note(self, work: Work, *facts: OrderFact) -> None:
+        if facts:
+            await self._blocking(work.note, *facts)
+
+    async def _blocking(self, work: Callable[..., T], *values: object) -> T:
+        return await trio.to_thread.run_sync(
+            partial(work, *values), limiter=self._threads
+        )
+
+
+async def _remove(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
+    """Remove traces: those first that others act by, and markers last.
+
+    What a marker hides must not come to light again because it is locked.
+    """
+    kept: list[Kept] = []
+    stages = (
+        [each for each in there if each.kind is TraceKind.UPLOAD],
+        [each for each in there if _is_job(each)],
+        [each for each in there if each.kind is TraceKind.OBJECT and not _is_job(each)],
+    )
+    for stage in stages:
+        kept += await _remove_side_by_side(traces, stage)
+    locked = {each.trace.key for each in kept}
+    markers = [each for each in there if each.kind is TraceKind.MARKER]
+    free = [each for each in markers if each.key not in locked]
+    kept += await _remove_side_by_side(traces, free)
+    hidden = {each.key for each in markers}
+    for key in locked - hidden:
+        try:
+            await traces.hide(key)
+        except UploadError as error:
+            # That it is there is said in any case.
+            if error.fault != StoreFault.DENIED:
+                raise
+    return kept
+
+
+async def _remove_side_by_side(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
+    waiting, kept = list(there), []
+    faults: list[UploadError] = []
+
+    async def remove() -> None:
+        while waiting and not faults:
+            try:
+                left = await traces.remove(waiting.pop())
+            except UploadError as error:
+                faults.append(error)
+                return
+            if left is not None:
+                kept.append(left)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_REQUESTS):
+            nursery.start_soon(remove)
+    if faults:
+        raise faults[0]
+    return kept
+
+
+def _is_job(trace: Trace) -> bool:
+    return trace.kind is TraceKind.OBJECT and "/jobs/" in trace.key
+
+
+def _is_news(work: Work, fact: OrderFact) -> bool:
+    record = work.record
+    if isinstance(fact, Listed):
+        return fact not in record.listed
+    return not isinstance(fact, Transcript) or fact.id not in record.transcripts
+
+
+def _told(kept: Kept) -> str:
+    """Say in a line what could not be removed, and why."""
+    version = f" (version {kept.trace.version})" if kept.trace.version else ""
+    return f"{kept.trace.kind} {kept.trace.key}{version}: {_WHY[kept.reason]}" + (
+        "" if kept.until is None else f" until {kept.until}"
+    )
+
+
+_WHY: Final = {
+    Reason.LOCKED: "Object Lock keeps it",
+    Reason.HELD: "a legal hold keeps it until somebody takes that off",
+    Reason.DENIED: "denied: allow s3:DeleteObjectVersion, or write to the folder",
+    Reason.UNKNOWN: "nobody can tell which session it is of; look at it by hand",
+}
+
+
+def _wanted(ordered: Ordered) -> Wanted:
+    return Wanted(ordered.conversation, ordered.session, ordered.at)
+
+
+def _standing(reference: str, record: OrderRecord) -> Standing:
+    return Standing(
+        reference=reference,
+        done=record.verified is not None,
+        asked_at=record.ordered.at,
+        done_at=record.verified,
+        counts=record.counts,
+        waits_for=record.waits.why or None,
+        kept=record.waits.kept,
+    )
+
+
+def _epoch(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,1 @@
+"""What Genesys says that it could not deliver, held against what is recorded."""
