@@ -19,7 +19,7 @@ from rich.console import Console
 
 from audiohook import logs, settings
 from audiohook.audit.day import Audit
-from audiohook.cli.app import EnvFile, app
+from audiohook.cli.app import EnvFile, app, examples
 from audiohook.erasing import Places
 from audiohook.errors import ConfigError
 from audiohook.index.database import FILE_NAME, Database
@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from audiohook.audit.day import Report
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook audit --day 2026-11-25",
+        "audiohook audit --day 2026-11-25 --deep --json",
+    )
+)
 def audit(
     day: Annotated[
         str,

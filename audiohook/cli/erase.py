@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from audiohook import logs, settings
-from audiohook.cli.app import EnvFile, app, own_log
+from audiohook.cli.app import EnvFile, app, examples, own_log
 from audiohook.erase import DEFAULT_WAIT, Demand
 from audiohook.erase import erase as run_erase
 from audiohook.erase import show as run_show
@@ -22,7 +22,13 @@ from audiohook.errors import ConfigError
 from audiohook.recording.journal import is_uuid
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "audiohook erase 9d3c1b52-7c0a-4f0e-8f0e-2f4a6c1d9b11 --dry-run",
+        "audiohook erase 9d3c1b52-7c0a-4f0e-8f0e-2f4a6c1d9b11",
+        "audiohook erase --pending",
+    )
+)
 def erase(
     conversation: Annotated[str, typer.Argument(help="Id of the conversation.")] = "",
     *,

@@ -6,6 +6,7 @@ import os
 import random
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import trio
 
@@ -13,10 +14,11 @@ from audiohook.protocol.messages import Channel
 from audiohook.simulator.assemblyai import Pace, StandIn
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
+from tests.api.served import CONTROLLER, write_tokens
 from tests.house import KEY
 from tests.slow.bucket import Bucket, aws_settings
 from tests.slow.processes import Server, Site, tell
-from tests.slow.talk import check_transcript, write_talk
+from tests.slow.talk import Span, activity, check_transcript, write_talk
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -178,3 +180,62 @@ async def test_service_that_is_away_is_waited_for_without_a_restart(
     assert told == 1
     assert billed == AWAY_CALLS
     await trio.to_thread.run_sync(callers.check, bucket, tmp_path / "fetched")
+
+
+async def test_times_are_right_after_a_pause_that_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    talk = write_talk(tmp_path / "talk.wav", 10.0, USUAL, random.Random(SEED))
+    standin = StandIn(pace=Pace(processing=0.0))
+    (tmp_path / "site").mkdir()
+    site = Site(
+        tmp_path / "site",
+        {
+            "API_TOKENS_FILE": str(write_tokens(tmp_path / "tokens.json")),
+            "ASSEMBLYAI_API_KEY": "stand-in-key",
+        },
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(standin.serve)
+        site.settings["ASSEMBLYAI_BASE_URL"] = standin.base_url
+        async with site.serve() as server:
+            options = CallOptions(uri=server.uri, api_key=KEY, wav=talk)
+            nursery.start_soon(place_call, options)
+            await wait_until(lambda: server.lines("call_opened"), 10)
+            # One of them speaks from 2.4 to 4.5 s, so that words are cut in two.
+            await trio.sleep(3.0)
+            path = f"{server.admin_uri}/api/v1/calls/{options.conversation_id}"
+            async with httpx.AsyncClient(
+                headers={"Authorization": f"Bearer {CONTROLLER}"}
+            ) as client:
+                assert (await client.post(f"{path}/pause")).status_code == 200
+                await trio.sleep(2.0)
+                assert (await client.post(f"{path}/resume")).status_code == 200
+            await wait_until(lambda: server.lines("call_transcribed"), 30)
+        nursery.cancel_scope.cancel()
+    ((recording,),) = site.stored().values()
+    (gap,) = recording.facts["gaps"]
+    begin, end = (
+        round(1000 * each) for each in (gap["start"], gap["start"] + gap["length"])
+    )
+    assert end - begin >= 2000
+    # What is written stands where it is heard ...
+    check_transcript(recording, USUAL)
+    # ... and is heard where it was said: the client's WAV stands still in a pause, so
+    # what comes after it is later by its length, and nobody is in it.
+    length = end - begin
+    said = activity(talk.read_bytes())
+    heard = activity(recording.audio(".wav"))
+    for channel in range(2):
+        outside = [
+            piece
+            for span in said[channel]
+            for piece in (
+                Span(span.start, min(span.end, begin)),
+                Span(max(span.start, begin) + length, span.end + length),
+            )
+            if piece.end - piece.start > 0
+        ]
+        assert len(heard[channel]) == len(outside)
+        for found, real in zip(heard[channel], outside, strict=True):
+            assert found.is_near(real), (channel, found, real, gap)
