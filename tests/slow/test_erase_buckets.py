@@ -23,7 +23,6 @@ from tests.storage.s3_tools import plain_client
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
     from pathlib import Path
 
     from tests.slow.processes import Server
@@ -50,12 +49,8 @@ async def record(server: Server, key: str, conversation: str) -> None:
     assert (await place_call(options)).ok
 
 
-async def audited(site: Site, day: str, **settings: str) -> tuple[int, dict[str, Any]]:
-    before, site.settings = site.settings, site.settings | settings
-    done: subprocess.CompletedProcess[bytes] = await site.command(
-        "audit", "--day", day, "--json"
-    )
-    site.settings = before
+async def audited(site: Site, day: str) -> tuple[int, dict[str, Any]]:
+    done = await site.command("audit", "--day", day, "--json")
     return done.returncode, json.loads(done.stdout or b"{}")
 
 
@@ -184,7 +179,6 @@ async def test_calls_of_keys_are_audited_and_erased_wherever_they_are(
     (finding,) = report["findings"]
     assert finding["kind"] == "missing"
     assert finding["detail"].startswith("acme/sales/north/")
-    assert (await audited(site, day, AWS_ENDPOINT_URL_S3="http://127.0.0.1:9"))[0] == 2
     # And the command finds the same.
     shown = await site.command("erase", NEAR, "--dry-run")
     assert shown.stdout.decode().splitlines()[-1].startswith(f"{len(after) + 1} things")
