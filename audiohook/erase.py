@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from audiohook.authentication import configured_keys
 from audiohook.erasing import Places, make_eraser
 from audiohook.erasure import local
 from audiohook.erasure.order import Wanted
 from audiohook.erasure.places import Search
+from audiohook.key_ring import gather_keys
 from audiohook.notifying import make_outbox
 from audiohook.recording.journal import utc_text
 from audiohook.storage.s3 import S3Store
@@ -61,9 +61,10 @@ async def erase(
 
     Raises:
         ErasureError: The call is live, or the disk refused.
+        ConfigError: The API keys cannot be read, so nobody knows all buckets.
     """
     store = make_store(settings)
-    keys = configured_keys(settings)
+    keys = await trio.to_thread.run_sync(gather_keys, settings)
     index = make_index(settings, store, lambda: keys, log=log)
     outbox = make_outbox(settings, log=log)
     erasing = make_eraser(
@@ -123,10 +124,11 @@ async def show(settings: Settings, demand: Demand, console: Console) -> int:
     Raises:
         ErasureError: The spool cannot be read.
         UploadError: The store did not do as asked.
+        ConfigError: The API keys cannot be read.
     """
     store = make_store(settings)
     wanted = Wanted(demand.conversation or "", demand.session, utc_text(2.0**33))
-    keys = configured_keys(settings)
+    keys = await trio.to_thread.run_sync(gather_keys, settings)
     places = Places(settings, store, lambda: keys)
     search = Search(places)
     found = await search.find(wanted)

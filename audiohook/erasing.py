@@ -12,6 +12,7 @@ from audiohook.erasure.account import Account
 from audiohook.erasure.eraser import Eraser
 from audiohook.erasure.holdings import Latecomers
 from audiohook.erasure.places import Place
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.notify.event import Kind
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import split_bucket
@@ -177,6 +178,7 @@ def make_eraser(
         log=log,
         holdings=holdings,
         teller=None if outbox is None else OutboxTeller(outbox),
+        events=EventLedger(settings.recordings_dir / SPOOL_FOLDER / EVENTS_FOLDER),
         clock=clock,
     )
     return Erasing(eraser, http)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from audiohook.authentication import check_buckets, configured_keys
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, UploadError
 from audiohook.keys import label_of, parse_keys
 from audiohook.secrets_manager import fetch_secret
 
@@ -185,6 +185,19 @@ class KeyRing:
         """All keys that are in force; those of the secret go before others."""
         return {**self._from_file, **self._from_secret}
 
+    def all_keys(self) -> Mapping[str, KeyRecord]:
+        """Returns all keys, for who must not pass over a bucket of theirs.
+
+        Raises:
+            UploadError: The secret was never read, so nobody knows all of them.
+        """
+        if self._settings.api_keys_secret is not None and not self._from_secret:
+            raise UploadError(
+                "the keys of API_KEYS_SECRET were not read yet, and calls may be in"
+                " buckets of theirs"
+            )
+        return self.keys
+
     def take(self, settings: Settings, keys: Mapping[str, KeyRecord]) -> None:
         """Puts into force what an operator has had read again.
 
@@ -341,6 +354,40 @@ class KeyRing:
         self._trouble.pop(source, None)
         if self._told.pop(source, None) is not None:
             self._log.info("keys_read_again", source=source, keys=len(self.keys))
+
+
+def gather_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Gather the keys of all sources, for who needs them once. It blocks.
+
+    Args:
+        settings: Name the sources.
+
+    Returns:
+        Those of the secret go before others, as in a running service.
+
+    Raises:
+        ConfigError: A source cannot be used. To go on without it would pass over
+            the buckets and prefixes of its keys.
+    """
+    return {**configured_keys(settings), **secret_keys(settings)}
+
+
+def secret_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Read the keys in Secrets Manager; none if no secret is named. It blocks.
+
+    Args:
+        settings: Name it.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    name = settings.api_keys_secret
+    if name is None:
+        return {}
+    where = f"API_KEYS_SECRET: {name}"
+    keys = parse_keys(fetch_secret(name), where)
+    check_buckets(keys, settings, where)
+    return keys
 
 
 def _read_file(

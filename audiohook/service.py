@@ -273,7 +273,7 @@ class Service:
             store=self._store,
             index=self.index,
             log=log,
-            keys=authenticator.records,
+            keys=self._keys.all_keys,
             holdings=ServiceHoldings(
                 desk=self.desk,
                 spool=self._spool,

@@ -11,7 +11,7 @@ from audiohook.index.keeper import INDEX_FOLDER, CallIndex
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
-from audiohook.retention.terms import keeps_of, tells_kinds
+from audiohook.retention.terms import keeps_of, place_of, tells_kinds
 from audiohook.storage.delivery import Deliveries
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import in_bucket
@@ -52,7 +52,7 @@ def make_deliveries(
     return Deliveries(uploader, metrics=metrics, log=log, delivered=delivered)
 
 
-def make_store(settings: Settings) -> FolderStore | S3Store:
+def make_store(settings: Settings) -> FolderStore | S3Buckets:
     """Makes the store that the settings name: a bucket, or else a folder."""
     if settings.s3_bucket is None:
         return FolderStore(settings.recordings_dir)
@@ -83,8 +83,7 @@ def places_of(
     def places() -> list[str]:
         found = {settings.s3_key_prefix: None}
         for record in keys().values():
-            bucket = None if record.bucket == settings.s3_bucket else record.bucket
-            found[in_bucket(bucket, record.prefix or settings.s3_key_prefix)] = None
+            found[place_of(settings, record)] = None
         return list(found)
 
     return places

@@ -16,8 +16,8 @@ import trio.testing
 
 from audiohook import settings
 from audiohook.authentication import Authenticator, configured_keys
-from audiohook.errors import ConfigError
-from audiohook.key_ring import KeyRing
+from audiohook.errors import ConfigError, UploadError
+from audiohook.key_ring import KeyRing, gather_keys
 from audiohook.keys import KeyRecord, label_of
 
 if TYPE_CHECKING:
@@ -391,4 +391,51 @@ async def test_reload_has_the_secret_read_at_once(
     )
     ring.ring.take(chosen, {A: KeyRecord()})
     await until(lambda: ring.holds(A, C))
+    nursery.cancel_scope.cancel()
+
+
+def test_who_needs_keys_once_gets_those_of_all_sources_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({A: "", B: ""}))
+    chosen = settings.load(
+        env_file=Path(os.devnull),
+        api_keys_file=file,
+        api_keys_secret="name",
+        s3_bucket="main",
+    )
+    held = {B: {"secret": "", "bucket": "acme"}, C: ""}
+    monkeypatch.setattr(
+        "audiohook.key_ring.fetch_secret", lambda _: json.dumps(held).encode()
+    )
+    found = gather_keys(chosen)
+    assert set(found) == {A, B, C}
+    assert found[B].bucket == "acme"
+
+    def deny(_: str) -> bytes:
+        raise ConfigError("API_KEYS_SECRET: name cannot be read (Denied)")
+
+    monkeypatch.setattr("audiohook.key_ring.fetch_secret", deny)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        gather_keys(chosen)
+
+
+async def test_nobody_passes_over_a_secret_that_was_never_read(
+    tmp_path: Path, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    vault = Vault(B)
+    vault.fault = "cannot be read (ThrottlingException)"
+    ring = Ring(tmp_path, vault)
+    await nursery.start(ring.ring.run)
+    with pytest.raises(UploadError, match="were not read yet"):
+        ring.ring.all_keys()
+    vault.fault = ""
+    await pass_until(ring, mock_clock, lambda: ring.holds(A, B))
+    assert set(ring.ring.all_keys()) == {A, B}
+    # What is known stays known.
+    vault.fault = "cannot be read (ThrottlingException)"
+    ring.ring._secret.urge()
+    await until(lambda: vault.asked == 3)
+    assert set(ring.ring.all_keys()) == {A, B}
     nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ import trio
 from audiohook.authentication import configured_keys
 from audiohook.checks.settings import exposed
 from audiohook.errors import ConfigError
+from audiohook.key_ring import secret_keys
 from audiohook.reload import configured_tokens
 from audiohook.verdict import bad, doubtful, good
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
     from audiohook.checks.expectations import Expectations
+    from audiohook.keys import KeyRecord
     from audiohook.settings import Settings
     from audiohook.verdict import Verdict
 
@@ -33,11 +35,19 @@ async def check_keys(
 
 
 def _look(settings: Settings) -> Iterator[Verdict]:
-    try:
-        keys = configured_keys(settings)
-    except ConfigError as error:
-        yield _fault(error)
-    else:
+    keys: dict[str, KeyRecord] = {}
+    whole = True
+    for read in (configured_keys, secret_keys):
+        try:
+            found = read(settings)
+        except ConfigError as error:
+            whole = False
+            yield _fault(error)
+            continue
+        if read is secret_keys and settings.api_keys_secret is not None:
+            yield good(f"read the API keys of API_KEYS_SECRET: {len(found)}")
+        keys |= found
+    if keys or whole:
         yield _judge([bool(record.secrets) for record in keys.values()])
     if settings.api_tokens_file is not None:
         try:

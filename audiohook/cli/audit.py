@@ -19,12 +19,12 @@ from rich.console import Console
 
 from audiohook import logs, settings
 from audiohook.audit.day import Audit
-from audiohook.authentication import configured_keys
 from audiohook.cli.app import EnvFile, app, examples
 from audiohook.erasing import Places
 from audiohook.errors import ConfigError
 from audiohook.index.database import FILE_NAME, Database
 from audiohook.index.keeper import INDEX_FOLDER
+from audiohook.key_ring import gather_keys
 from audiohook.retention.terms import keeps_of
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_store
@@ -71,7 +71,7 @@ def audit(
 
 async def _audit(chosen: settings.Settings, day: date, deep: bool) -> Report:
     store = make_store(chosen)
-    keys = configured_keys(chosen)
+    keys = await trio.to_thread.run_sync(gather_keys, chosen)
     places = Places(chosen, store, lambda: keys)
     spool = chosen.recordings_dir / SPOOL_FOLDER
     with ExitStack() as closing:

@@ -42,8 +42,7 @@ from audiohook.errors import (
     UploadError,
 )
 from audiohook.recording.journal import utc_text
-from audiohook.storage.base import StoreFault
-from audiohook.storage.traces import Kept, Reason, Trace, TraceKind
+from audiohook.storage.traces import WHY_KEPT, remove_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from audiohook.erasure.ledger import Ledger, Work
     from audiohook.erasure.order import Named, OrderFact, OrderRecord
     from audiohook.erasure.places import Place
-    from audiohook.storage.traces import Traces
+    from audiohook.storage.traces import Kept, Traces
 
 T = TypeVar("T")
 
@@ -77,9 +76,6 @@ _FIRST_PAUSE: Final = 1 * SECONDS
 _LONGEST_PAUSE: Final = 5 * MINUTES
 # After something that somebody has to mend, or a lock.
 _MENDING: Final = 1 * HOURS
-# Requests to the store at a time for one order.
-_REQUESTS: Final = 4
-
 
 _FAULTS: Final = (
     CallIndexError,
@@ -95,6 +91,13 @@ class IndexHold(Protocol):
 
     async def erase(self, conversation: str, session: str | None = None) -> int:
         """Forget a conversation, or one session of it, to the last byte."""
+
+
+class EventHold(Protocol):
+    """Genesys' events, as far as they have to be forgotten."""
+
+    async def erase(self, conversation: str) -> int:
+        """Forget what came of a conversation; returns how many events that were."""
 
 
 class Teller(Protocol):
@@ -169,6 +172,7 @@ class Eraser:
         log: For lines that name no conversation.
         holdings: What this process has in hand, if it is the service.
         teller: Tells of each order that is done, if anybody wants to know.
+        events: What Genesys has told; has to forget, too.
         clock: Unix time in seconds.
         last_look: Seconds until the last look.
     """
@@ -184,6 +188,7 @@ class Eraser:
         log: FilteringBoundLogger,
         holdings: Holdings | None = None,
         teller: Teller | None = None,
+        events: EventHold | None = None,
         clock: Callable[[], float] = time.time,
         last_look: float = LAST_LOOK,
     ) -> None:
@@ -195,6 +200,7 @@ class Eraser:
         self._log = log
         self._holdings = holdings
         self._teller = teller
+        self._events = events
         self._clock = clock
         self._last_look = last_look
         self._threads = trio.CapacityLimiter(2)
@@ -440,6 +446,9 @@ class Eraser:
         kept = await self._remove_objects(work)
         wanted = work.record.wanted
         await self._index.erase(wanted.conversation, wanted.session)
+        if self._events is not None and wanted.session is None:
+            # They name conversations alone, of which other sessions may stay.
+            await self._events.erase(wanted.conversation)
         is_whole = wanted.session is None and work.record.verified is None
         if self._teller is not None and is_whole:
             # What was told of it is forgotten, and then that it was erased is told.
@@ -523,7 +532,7 @@ class Eraser:
         for named in work.record.named:
             traces = self._traces(named)
             there = await traces.below(named.folder)
-            left = await _remove(traces, there)
+            left = await remove_all(traces, there)
             work.progressed |= len(left) < len(there)
             if not left:
                 keys = {each.key for each in work.record.listed}
@@ -581,60 +590,6 @@ class Eraser:
         )
 
 
-async def _remove(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
-    """Remove traces: those first that others act by, and markers last.
-
-    What a marker hides must not come to light again because it is locked.
-    """
-    kept: list[Kept] = []
-    stages = (
-        [each for each in there if each.kind is TraceKind.UPLOAD],
-        [each for each in there if _is_job(each)],
-        [each for each in there if each.kind is TraceKind.OBJECT and not _is_job(each)],
-    )
-    for stage in stages:
-        kept += await _remove_side_by_side(traces, stage)
-    locked = {each.trace.key for each in kept}
-    markers = [each for each in there if each.kind is TraceKind.MARKER]
-    free = [each for each in markers if each.key not in locked]
-    kept += await _remove_side_by_side(traces, free)
-    hidden = {each.key for each in markers}
-    for key in locked - hidden:
-        try:
-            await traces.hide(key)
-        except UploadError as error:
-            # That it is there is said in any case.
-            if error.fault != StoreFault.DENIED:
-                raise
-    return kept
-
-
-async def _remove_side_by_side(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
-    waiting, kept = list(there), []
-    faults: list[UploadError] = []
-
-    async def remove() -> None:
-        while waiting and not faults:
-            try:
-                left = await traces.remove(waiting.pop())
-            except UploadError as error:
-                faults.append(error)
-                return
-            if left is not None:
-                kept.append(left)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(_REQUESTS):
-            nursery.start_soon(remove)
-    if faults:
-        raise faults[0]
-    return kept
-
-
-def _is_job(trace: Trace) -> bool:
-    return trace.kind is TraceKind.OBJECT and "/jobs/" in trace.key
-
-
 def _is_news(work: Work, fact: OrderFact) -> bool:
     record = work.record
     if isinstance(fact, Listed):
@@ -645,17 +600,9 @@ def _is_news(work: Work, fact: OrderFact) -> bool:
 def _told(kept: Kept) -> str:
     """Say in a line what could not be removed, and why."""
     version = f" (version {kept.trace.version})" if kept.trace.version else ""
-    return f"{kept.trace.kind} {kept.trace.key}{version}: {_WHY[kept.reason]}" + (
+    return f"{kept.trace.kind} {kept.trace.key}{version}: {WHY_KEPT[kept.reason]}" + (
         "" if kept.until is None else f" until {kept.until}"
     )
-
-
-_WHY: Final = {
-    Reason.LOCKED: "Object Lock keeps it",
-    Reason.HELD: "a legal hold keeps it until somebody takes that off",
-    Reason.DENIED: "denied: allow s3:DeleteObjectVersion, or write to the folder",
-    Reason.UNKNOWN: "nobody can tell which session it is of; look at it by hand",
-}
 
 
 def _wanted(ordered: Ordered) -> Wanted:

@@ -89,10 +89,19 @@ def keeps_of(settings: Settings, records: Iterable[KeyRecord]) -> dict[str, Keep
     default = Keep(settings.keep_audio_days, settings.keep_transcripts_days)
     keeps = {settings.s3_key_prefix: default}
     for record in records:
-        bucket = None if record.bucket == settings.s3_bucket else record.bucket
-        start = in_bucket(bucket, record.prefix or settings.s3_key_prefix)
-        keeps.setdefault(start, _of(record, default))
+        keeps.setdefault(place_of(settings, record), _of(record, default))
     return keeps
+
+
+def place_of(settings: Settings, record: KeyRecord) -> str:
+    """Tell what the keys of an API key's calls begin with, see `layout.in_bucket`.
+
+    Args:
+        settings: Where calls go whose API key says nothing.
+        record: What goes with the API key.
+    """
+    bucket = None if record.bucket == settings.s3_bucket else record.bucket
+    return in_bucket(bucket, record.prefix or settings.s3_key_prefix)
 
 
 def keep_of(keeps: Mapping[str, Keep], key: str) -> Keep:

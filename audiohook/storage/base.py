@@ -261,11 +261,12 @@ class VersionedStore(Store, Protocol):
 class DeletingStore(Store, Protocol):
     """A store that deletes objects."""
 
-    async def delete(self, key: str) -> None:
-        """Delete an object; no fault if there is none.
+    async def purge(self, key: str) -> None:
+        """Delete an object with all its versions; no fault if there is none.
 
         Raises:
-            UploadError: The store did not do as asked.
+            UploadError: The store did not do as asked, or may not; the text says
+                what keeps it.
         """
 
 

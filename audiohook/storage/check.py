@@ -31,12 +31,19 @@ class BucketStore(MultipartStore, Protocol):
     async def delete(self, key: str) -> None:
         """Delete an object; no fault if there is none."""
 
+    async def purge(self, key: str) -> None:
+        """Delete an object with all its versions; no fault if there is none."""
+
     async def presign(self, key: str, seconds: int) -> str:
         """Sign an address from which the object can be fetched for a while."""
 
 
 async def check_store(
-    store: BucketStore, prefix: str, *, http: httpx.AsyncClient
+    store: BucketStore,
+    prefix: str,
+    *,
+    http: httpx.AsyncClient,
+    purges: bool = False,
 ) -> AsyncIterator[Verdict]:
     """Try a bucket, one thing after the other, with small objects of its own.
 
@@ -46,6 +53,7 @@ async def check_store(
         store: The bucket.
         prefix: What the keys begin with.
         http: Fetches by the signed address.
+        purges: Whether audio has to be deleted with all its versions.
 
     Yields:
         A verdict on each thing, as it is tried.
@@ -64,9 +72,32 @@ async def check_store(
         ("upload an object in parts", trial.upload_in_parts),
         ("list uploads that nobody has finished", trial.list_uploads),
         ("fetch it by a signed address", trial.fetch),
+        *([("delete an object with all its versions", trial.purge)] * purges),
         ("delete both", trial.delete),
     ):
         yield await trial.verdict(what, attempt)
+
+
+async def check_prefix(
+    store: BucketStore, prefix: str, *, http: httpx.AsyncClient, purges: bool
+) -> Verdict:
+    """Try whether objects can be written below one more prefix of a bucket.
+
+    Args:
+        store: The bucket.
+        prefix: What the keys begin with.
+        http: As for `check_store`.
+        purges: Whether audio has to be deleted with all its versions.
+    """
+    trial = _Trial(store, f"{prefix}{CHECK_NAME}{secrets.token_hex(8)}", http)
+    verdict = await trial.verdict("write an object", trial.write)
+    if not verdict.ok:
+        return verdict
+    if purges:
+        what = "delete an object with all its versions"
+        verdict = await trial.verdict(what, trial.purge)
+    rest = await trial.verdict("write and delete an object", trial.delete)
+    return rest if verdict.ok else verdict
 
 
 class _FailedTrial(Exception):
@@ -189,6 +220,25 @@ class _Trial:
                 " fetch recordings from it",
                 advice=True,
             )
+
+    async def purge(self) -> None:
+        key = f"{self._key}.versions"
+        for text in (b"first\n", b"second\n"):
+            await self._store.replace(
+                key, BytesBlob(text), metadata={}, token=self._token
+            )
+        try:
+            await self._store.purge(key)
+        except UploadError as error:
+            with suppress(UploadError):
+                await self._store.delete(key)
+            raise _FailedTrial(
+                f"{error}; calls of which only the transcript is to be kept need"
+                " s3:DeleteObject, s3:DeleteObjectVersion and s3:ListBucketVersions,"
+                " and stay on the local disk until that is allowed"
+            ) from error
+        if await self._store.read(key) is not None:
+            raise _FailedTrial("the store does not delete: use another")
 
     async def delete(self) -> None:
         try:

@@ -262,6 +262,10 @@ class FolderStore:
         """
         await self._run(key, partial(_delete, self._root, key))
 
+    async def purge(self, key: str) -> None:
+        """Delete an object; a folder keeps no versions, see `delete`."""
+        await self.delete(key)
+
     async def look(self, key: str) -> FileFacts | None:
         """Return what is there to serve a file by, ``None`` if there is none.
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from audiohook.storage.layout import FileKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CHECK_NAME: Final = "audiohook-check-"
 """What the names begin with that `audiohook.storage.check` makes and deletes."""
@@ -39,11 +42,12 @@ def iam_policy(
     *,
     tags: bool = False,
     erase: bool = False,
+    delete: bool = False,
 ) -> dict[str, object]:
     """Make the least that a role has to be allowed.
 
-    Recordings cannot be deleted with it, unless that is asked for. Names can be listed: without that S3 says
-    "denied" of an object that is not there, so that after a lost answer nobody could
+    Recordings cannot be deleted with it, unless that is asked for. Names can be
+    listed: without that S3 says "denied" of an object that is not there, so that after a lost answer nobody could
     tell whether it was stored; and the index is made anew from the names. Amazon
     has no such permission that ends at a prefix and does both.
 
@@ -53,6 +57,7 @@ def iam_policy(
         kms_key: ARN, id or alias of the key that the bucket encrypts with, if any.
         tags: Whether objects are stored with tags.
         erase: Whether calls may be erased with all their versions.
+        delete: Whether audio is deleted with all its versions, once transcribed.
 
     Returns:
         A policy, to be written as JSON.
@@ -84,10 +89,10 @@ def iam_policy(
             "Resource": f"{objects}{CHECK_NAME}*",
         },
     ]
-    if erase:
+    if erase or delete:
         statements += [
             {
-                "Sid": "EraseCalls",
+                "Sid": "EraseCalls" if erase else "DeleteTranscribedAudio",
                 "Effect": "Allow",
                 "Action": [*_ERASE],
                 "Resource": f"{objects}*",
@@ -111,6 +116,48 @@ def iam_policy(
             }
         )
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def merge_policies(policies: Iterable[dict[str, Any]]) -> dict[str, object]:
+    """Make one policy of those for several buckets and prefixes.
+
+    Args:
+        policies: As `iam_policy` makes them.
+
+    Returns:
+        One in which a statement is for all that it was for in any of them.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for policy in policies:
+        for each in policy["Statement"]:
+            known = merged.setdefault(each["Sid"], {**each})
+            resources = dict.fromkeys(_listed(known) + _listed(each))
+            if len(resources) > 1:
+                known["Resource"] = list(resources)
+    return {"Version": "2012-10-17", "Statement": list(merged.values())}
+
+
+def read_secret(name: str) -> dict[str, object]:
+    """Make the statement that lets a role read a secret in Secrets Manager.
+
+    Args:
+        name: Its name or ARN.
+
+    Source: AWS Secrets Manager User Guide: an ARN ends with a hyphen and six
+    characters that Amazon chooses.
+    """
+    arn = f"arn:aws:secretsmanager:*:*:secret:{name}-??????"
+    return {
+        "Sid": "ReadApiKeys",
+        "Effect": "Allow",
+        "Action": "secretsmanager:GetSecretValue",
+        "Resource": name if name.startswith("arn:") else arn,
+    }
+
+
+def _listed(statement: dict[str, Any]) -> list[str]:
+    found = statement["Resource"]
+    return list(found) if isinstance(found, list) else [found]
 
 
 def lifecycle_rule(prefix: str, name: str = "audiohook") -> dict[str, object]:

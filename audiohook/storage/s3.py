@@ -43,6 +43,7 @@ from audiohook.storage.s3_metadata import (
 )
 from audiohook.storage.s3_requests import Requests
 from audiohook.storage.s3_traces import S3Traces
+from audiohook.storage.traces import WHY_KEPT, remove_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -389,6 +390,28 @@ class S3Store:
             client.delete_object(Bucket=self._bucket, Key=key, **self._common)
 
         await self._call("DeleteObject", key, delete)
+
+    async def purge(self, key: str) -> None:
+        """Delete an object with all its versions; no fault if there is none.
+
+        Uploads to it that nobody has finished are given up as well. What is locked
+        is hidden from all who do not ask for versions.
+
+        Raises:
+            UploadError: The store did not do as asked, or something keeps it, which
+                the text says. A role needs ``s3:ListBucketVersions`` and
+                ``s3:DeleteObjectVersion``.
+        """
+        traces = self.traces
+        kept = await remove_all(traces, await traces.of(key))
+        if kept:
+            reason, until = kept[0].reason, kept[0].until
+            raise UploadError(
+                f"{key}: {len(kept)} versions cannot be deleted: {WHY_KEPT[reason]}"
+                + ("" if until is None else f" until {until}"),
+                fault=StoreFault.DENIED,
+                retryable=False,
+            )
 
     async def presign(self, key: str, seconds: int) -> str:
         """Sign an address from which anybody can fetch an object for a while.

@@ -135,6 +135,11 @@ class S3Buckets(S3Store):
         other, plain = self._place(key)
         await (super().delete(key) if other is None else other.delete(plain))
 
+    async def purge(self, key: str) -> None:
+        """Delete an object with all its versions, see `S3Store.purge`."""
+        other, plain = self._place(key)
+        await (super().purge(key) if other is None else other.purge(plain))
+
     async def presign(self, key: str, seconds: int) -> str:
         """Sign an address, see `S3Store.presign`."""
         other, plain = self._place(key)

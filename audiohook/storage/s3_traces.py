@@ -169,7 +169,19 @@ class S3Traces:
             UploadError: The store did not do as asked.
         """
         check_key(folder)
-        prefix, found = f"{folder}/", []
+        return await self._list(f"{folder}/")
+
+    async def of(self, key: str) -> list[Trace]:
+        """List all traces of one object.
+
+        Raises:
+            UploadError: The store did not do as asked.
+        """
+        check_key(key)
+        return [each for each in await self._list(key) if each.key == key]
+
+    async def _list(self, prefix: str) -> list[Trace]:
+        found: list[Trace] = []
         where: dict[str, str] = {}
         while True:
             page = await self._version_page(prefix, where)

@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
+import trio
+
+from audiohook.errors import UploadError
+from audiohook.storage.base import StoreFault
+
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from typing_extensions import AsyncGenerator
 
@@ -22,6 +27,8 @@ _NAME: Final = re.compile(
     r"(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})T[0-9]{2}-[0-9]{2}-[0-9]{2}\.[0-9]{3}Z"
     rf"_(?P<conversation>{_ID})_(?P<participant>{_ID})(?:_[0-9]{{1,3}})?"
 )
+# Requests to the store at a time for one call.
+_REQUESTS: Final = 4
 
 
 class TraceKind(StrEnum):
@@ -63,6 +70,15 @@ class Reason(StrEnum):
     """The role or the user may not delete it."""
     UNKNOWN = "unknown"
     """Nobody can tell whether it is of the session that is meant."""
+
+
+WHY_KEPT: Final = {
+    Reason.LOCKED: "Object Lock keeps it",
+    Reason.HELD: "a legal hold keeps it until somebody takes that off",
+    Reason.DENIED: "denied: allow s3:DeleteObjectVersion, or write to the folder",
+    Reason.UNKNOWN: "nobody can tell which session it is of; look at it by hand",
+}
+"""The same for a person, with what is to be done about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +186,67 @@ def conversation_of(name: str) -> str | None:
     """
     match = _NAME.fullmatch(name)
     return None if match is None else match["conversation"]
+
+
+async def remove_all(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
+    """Remove traces: those first that others act by, and markers last.
+
+    What a marker hides must not come to light again because it is locked.
+
+    Args:
+        traces: The store.
+        there: What is to be removed.
+
+    Returns:
+        What cannot be removed. Nobody finds it who does not ask for versions.
+
+    Raises:
+        UploadError: The store did not do as asked; try again later.
+    """
+    kept: list[Kept] = []
+    stages = (
+        [each for each in there if each.kind is TraceKind.UPLOAD],
+        [each for each in there if _is_job(each)],
+        [each for each in there if each.kind is TraceKind.OBJECT and not _is_job(each)],
+    )
+    for stage in stages:
+        kept += await _remove_side_by_side(traces, stage)
+    locked = {each.trace.key for each in kept}
+    markers = [each for each in there if each.kind is TraceKind.MARKER]
+    free = [each for each in markers if each.key not in locked]
+    kept += await _remove_side_by_side(traces, free)
+    hidden = {each.key for each in markers}
+    for key in locked - hidden:
+        try:
+            await traces.hide(key)
+        except UploadError as error:
+            # That it is there is said in any case.
+            if error.fault != StoreFault.DENIED:
+                raise
+    return kept
+
+
+async def _remove_side_by_side(traces: Traces, there: Sequence[Trace]) -> list[Kept]:
+    waiting, kept = list(there), []
+    faults: list[UploadError] = []
+
+    async def remove() -> None:
+        while waiting and not faults:
+            try:
+                left = await traces.remove(waiting.pop())
+            except UploadError as error:
+                faults.append(error)
+                return
+            if left is not None:
+                kept.append(left)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(_REQUESTS):
+            nursery.start_soon(remove)
+    if faults:
+        raise faults[0]
+    return kept
+
+
+def _is_job(trace: Trace) -> bool:
+    return trace.kind is TraceKind.OBJECT and "/jobs/" in trace.key

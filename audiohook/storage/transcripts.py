@@ -163,7 +163,7 @@ class TranscriptShelf(Recordings):
                 continue
             if not isinstance(self._store, DeletingStore):
                 raise UploadError("the store deletes nothing", retryable=False)
-            await self._store.delete(job.planned.key)
+            await self._store.purge(job.planned.key)
             self._spool.append(call, AudioDeleted(job.planned.key))
         await self.update(call)
 

@@ -301,7 +301,7 @@ class Errands:
             await self._follow(record, job_object, patience)
             # Before it counts as settled: nobody comes back to it after that.
             if record.planned.deletes_audio and record.stored is not None:
-                await self._store.delete(record.planned.key)
+                await self._store.purge(record.planned.key)
                 await call_json.tell_deleted(self._store, record.planned.key)
             await self._herald.transcribed_elsewhere(record)
             await job_object.settle()

@@ -24,9 +24,11 @@ from audiohook.storage.folder import FolderStore
 from audiohook.storage.s3_traces import S3Traces
 from tests.api.served import api_of
 from tests.recording.factory import make_opened
+from tests.test_cli import run
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
     from audiohook.storage.base import ReadableStore
@@ -375,3 +377,64 @@ async def test_the_size_of_the_bucket_costs_nothing(tmp_path: Path) -> None:
     assert report.calls == store.read_count == 2739
     assert million.listed == math.ceil(5 * 2739 / 1000) + 1 == 15
     assert report.requests == 2739 + 15
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "told"),
+    [
+        ([], {}, 0, "3 calls stored (0 cut off), 0 live, 0 things missing or wrong;"),
+        (["--json"], {}, 0, '"findings": []'),
+        (["--day", "yesterday"], {}, 2, "audit: --day is no day; for example"),
+        ([], {"API_KEYS_FILE": "absent.json"}, 2, "absent.json cannot be read"),
+        (
+            [],
+            {
+                "S3_BUCKET": "bucket",
+                "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+                "AWS_DEFAULT_REGION": "us-east-1",
+                "AWS_ACCESS_KEY_ID": "key",
+                "AWS_SECRET_ACCESS_KEY": "hush",
+            },
+            2,
+            "cannot connect to 127.0.0.1:9",
+        ),
+    ],
+)
+def test_the_command_tells_by_its_exit_code(
+    planted: Planted,
+    arguments: list[str],
+    settings: dict[str, str],
+    code: int,
+    told: str,
+) -> None:
+    done = audited(planted, *arguments, **settings)
+    assert done.returncode == code, done.stderr
+    assert told in (done.stderr if code == 2 else done.stdout)
+
+
+def test_the_command_tells_of_what_is_missing_and_changes_nothing(
+    planted: Planted,
+) -> None:
+    lose_wav(planted)
+    before = sorted(planted.root.rglob("*"))
+    done = audited(planted)
+    assert done.returncode == 1, done.stderr
+    assert f"missing            {planted.name}  calls/{planted.name}/audio/" in (
+        done.stdout
+    )
+    assert "1 things missing or wrong" in done.stdout
+    (finding,) = json.loads(audited(planted, "--json").stdout)["findings"]
+    assert (finding["kind"], finding["name"]) == ("missing", planted.name)
+    assert sorted(planted.root.rglob("*")) == before
+
+
+def audited(
+    planted: Planted, *arguments: str, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    planted.database.close()
+    chosen = {"RECORDINGS_DIR": str(planted.root), **settings}
+    day = planted.name[:10]
+    return run(planted.root.parent, "audit", "--day", day, *arguments, **chosen)

@@ -483,3 +483,36 @@ def test_modes_are_looked_at_of_files_only(tmp_path: Path) -> None:
     path.chmod(0o666)
     assert exposed(path) == ""
     assert exposed(tmp_path / "absent") == ""
+
+
+@pytest.mark.parametrize(
+    ("held", "code", "told"),
+    [
+        (
+            b'{"a-key": "", "another": ""}',
+            0,
+            "✓ read the API keys of API_KEYS_SECRET: 2",
+        ),
+        (b"{", 1, "✗ API_KEYS_SECRET\n  → audiohook/keys is not JSON"),
+        (
+            b'{"a-key": {"secret": "", "bucket": "acme"}}',
+            1,
+            "bucket goes with S3_BUCKET, which is not set",
+        ),
+        (None, 1, "✗ API_KEYS_SECRET\n  → audiohook/keys cannot be read (Denied)"),
+    ],
+)
+async def test_keys_in_secrets_manager_are_read(
+    monkeypatch: pytest.MonkeyPatch, held: bytes | None, code: int, told: str
+) -> None:
+    def fetch(name: str) -> bytes:
+        if held is None:
+            raise ConfigError(f"API_KEYS_SECRET: {name} cannot be read (Denied)")
+        return held
+
+    monkeypatch.setattr("audiohook.key_ring.fetch_secret", fetch)
+    found, out = await checked("keys", api_keys_secret="audiohook/keys")
+    assert found == code
+    assert told in out
+    # Nobody is told that there is no key if nobody knows.
+    assert "no API key is set" not in out

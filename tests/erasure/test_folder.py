@@ -16,6 +16,8 @@ import trio
 
 from audiohook.erasure.ledger import ERASURES, Ledger
 from audiohook.erasure.order import Ordered
+from audiohook.missed.events import GenesysEvent
+from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.recording.journal import utc_text
 from audiohook.simulator.assemblyai import Endpoint, Fault, Pace, StandIn
 from tests.api.served import ERASER, Api, api_of
@@ -445,3 +447,28 @@ async def test_a_call_that_its_settings_put_deeper_goes_too(tmp_path: Path) -> N
         assert standing["erased"]["recordings"] == 1  # type: ignore[index]
         assert list(deep.iterdir()) == []
         assert (await api.get("/calls")).json()["recordings"] == []
+
+
+async def test_what_genesys_told_of_it_is_forgotten_and_nothing_of_another(
+    tmp_path: Path,
+) -> None:
+    async with api_of(tmp_path) as api:
+        session = await call(api, MINE)
+        await call(api, MINE)
+        folder = api.house.folder / ".spool" / EVENTS_FOLDER
+        ledger = EventLedger(folder)
+        now = time.time()
+        events = [
+            GenesysEvent(each, now, "AUDIOHOOK-0006", each, f"no server for {each}")
+            for each in (MINE, OTHER)
+        ]
+        await ledger.take(events, now)
+        # They name conversations alone: another session of it may stay.
+        path = f"/calls/{MINE}?session={session}"
+        answer = await api.ask("DELETE", path, token=ERASER)
+        await erased(api, answer.json()["reference"])
+        assert len(await ledger.between(0, now + 1, 10)) == 2
+        answer = await api.ask("DELETE", f"/calls/{MINE}", token=ERASER)
+        await erased(api, answer.json()["reference"])
+        assert await ledger.between(0, now + 1, 10) == events[1:]
+        assert mentions(folder, MINE) == []

@@ -104,10 +104,10 @@ class FakeS3:
         self.step("replace")
         return StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
 
-    async def delete(self, key: str) -> None:
-        self.step("delete")
+    async def purge(self, key: str) -> None:
+        self.step("purge")
         self.objects.pop(key, None)
-        self.step("delete")
+        self.step("purge")
 
     async def read(self, key: str) -> bytes | None:
         thing = self.objects.get(key)

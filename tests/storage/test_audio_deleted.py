@@ -45,7 +45,7 @@ class DeletingMemory(MemoryStore):
         super().__init__()
         self.faults: list[UploadError] = []
 
-    async def delete(self, key: str) -> None:
+    async def purge(self, key: str) -> None:
         if self.faults:
             raise self.faults.pop()
         self.objects.pop(key, None)
@@ -128,7 +128,7 @@ async def test_deletion_is_gone_on_with_by_whoever_comes_next(
         transcribe(spool, call, *call.record.jobs)
         # Killed, after some were deleted of which the journal does not know yet.
         for key in list(call.record.jobs)[:deleted_before]:
-            await store.delete(key)
+            await store.purge(key)
         await spool.commit(call)
         call.release()
     async with running(tmp_path) as spool:

@@ -10,7 +10,7 @@ import pytest
 
 from audiohook.errors import KeyExistsError, UploadError
 from audiohook.storage.base import Part, StoredObject
-from audiohook.storage.check import check_store
+from audiohook.storage.check import check_prefix, check_store
 from audiohook.storage.policy import lifecycle_rule
 from tests.seaweed import BUCKET, OWNER, READER
 
@@ -43,6 +43,7 @@ class Bucket:
     overwrites: bool = False
     damages: bool = False
     lists_nothing: bool = False
+    keeps_versions: bool = False
     objects: dict[str, bytes] = field(default_factory=dict)
     parts: dict[int, bytes] = field(default_factory=dict)
 
@@ -112,6 +113,11 @@ class Bucket:
         self._try("delete")
         self.objects.pop(key, None)
 
+    async def purge(self, key: str) -> None:
+        self._try("purge")
+        if not self.keeps_versions:
+            self.objects.pop(key, None)
+
     async def presign(self, key: str, seconds: int) -> str:
         self._try("presign")
         return f"https://bucket.s3.example.com/{key}"
@@ -134,6 +140,43 @@ async def test_bucket_that_does_all_is_praised_and_left_empty() -> None:
     assert [(each.ok, each.what, each.mend) for each in found] == [
         (True, what, "") for what in TRIALS
     ]
+    assert bucket.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "mend"),
+    [
+        (Bucket(), ""),
+        (Bucket(fails="purge"), "no purge today; calls of which only the transcript"),
+        (Bucket(keeps_versions=True), "does not delete: use another"),
+    ],
+)
+async def test_deletion_of_all_versions_is_tried_where_a_mode_needs_it(
+    bucket: Bucket, mend: str
+) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(bucket.serve)) as http:
+        found = [
+            each async for each in check_store(bucket, "calls/", http=http, purges=True)
+        ]
+        brief = await check_prefix(bucket, "vip/", http=http, purges=True)
+    assert [each.what for each in found] == [
+        *TRIALS[:-1],
+        "delete an object with all its versions",
+        TRIALS[-1],
+    ]
+    assert [each.ok for each in (found[-2], brief)] == [not mend, not mend]
+    assert mend in found[-2].mend
+    assert mend in brief.mend
+
+
+async def test_one_more_prefix_is_tried_and_left_empty() -> None:
+    bucket = Bucket()
+    async with httpx.AsyncClient() as http:
+        good = await check_prefix(bucket, "vip/", http=http, purges=False)
+        bucket.fails = "put"
+        bad = await check_prefix(bucket, "vip/", http=http, purges=False)
+    assert (good.ok, good.what) == (True, "write and delete an object")
+    assert (bad.ok, bad.mend) == (False, "no put today")
     assert bucket.objects == {}
 
 

@@ -737,7 +737,7 @@ async def test_deletion_that_was_cut_off_is_made_up_for(
 
     def step(operation: str) -> None:
         nonlocal seen
-        if operation == "delete":
+        if operation == "purge":
             seen += 1
             if seen == 1 + after:
                 raise UploadError("cannot be reached", fault=StoreFault.AWAY)
