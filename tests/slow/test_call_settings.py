@@ -59,7 +59,10 @@ class Calls:
             uri=server.uri,
             api_key=key,
             wav=write_talk(
-                self.folder / f"{what}.wav", 3.0, USUAL, random.Random(what)
+                self.folder / f"{what}.wav",
+                3.0 if fast else 8.0,
+                USUAL,
+                random.Random(what),
             ),
             channels=USUAL,
             custom_config=CONFIGS.get(what, {}),
@@ -208,7 +211,8 @@ async def make_calls_and_kill(site: Site, calls: Calls, *others: str) -> None:
         async with trio.open_nursery() as nursery:
             # Its last second may be lost, and nothing that was decided on it.
             nursery.start_soon(lambda: calls.call(server, "split", fast=False))
-            await trio.sleep(1.5)
+            # So that enough is left to be worth a transcript, on a busy machine too.
+            await trio.sleep(3.5)
             ignored = server.lines("custom_config_ignored")
             server.kill()
             await server.wait()

@@ -103,8 +103,8 @@ class Callers:
             (recording,) = recordings[session]
             assert recording.facts["media"]["channels"] == list(channels)
             worst = max(worst, check_transcript(recording, channels))
-        # WAV, call.json, and four forms of the transcript.
-        assert len(bucket.sizes()) == 6 * len(self.channels)
+        # WAV, its peaks, call.json, and four forms of the transcript.
+        assert len(bucket.sizes()) == 7 * len(self.channels)
         return worst
 
 
@@ -212,6 +212,7 @@ async def test_times_are_right_after_a_pause_that_was_asked_for(
                 await trio.sleep(2.0)
                 assert (await client.post(f"{path}/resume")).status_code == 200
             await wait_until(lambda: server.lines("call_transcribed"), 30)
+            await site.wait_stored()
         nursery.cancel_scope.cancel()
     ((recording,),) = site.stored().values()
     (gap,) = recording.facts["gaps"]
