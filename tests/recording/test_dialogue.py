@@ -112,3 +112,29 @@ def test_dialogue_has_an_end() -> None:
     assert facts[-1].message == {
         "cut": f"the dialogue is longer than {MOST_BYTES} bytes"
     }
+
+
+def test_message_that_is_too_long_is_told_by_its_length() -> None:
+    text = json.dumps({"type": "open", "padding": "x" * 70_000})
+    for keep in (Keep.MASKED, Keep.FULL):
+        assert as_kept(text, keep) == {"unreadable": f"{len(text)} characters"}
+
+
+@pytest.mark.parametrize(
+    ("number", "hidden"),
+    [("", ""), ("sips:Ida@example.com", "sips:•"), ("+4930123", "•"), (4930123, "•")],
+)
+def test_number_is_masked_whatever_it_is(number: object, hidden: str) -> None:
+    text = json.dumps({"parameters": {"participant": {"ani": number}}})
+    assert as_kept(text, Keep.MASKED) == {
+        "parameters": {"participant": {"ani": hidden}}
+    }
+
+
+def test_what_others_have_put_in_is_masked_to_the_last_value() -> None:
+    foreign = {"a": [True, None, 1, 1.5, "x", ""], "b": {"c": 2}}
+    text = json.dumps({"customConfig": foreign})
+    assert as_kept(text, Keep.MASKED) == {
+        "customConfig": {"a": [True, None, "•", "•", "•", ""], "b": {"c": "•"}}
+    }
+    assert as_kept(text, Keep.FULL) == {"customConfig": foreign}

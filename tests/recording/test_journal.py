@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.recording.journal import (
+    AudioDeleted,
     CallRecord,
     ClosedFact,
     ContinuedSession,
@@ -150,6 +151,7 @@ def test_replay_of_a_torn_journal_gives_the_whole_lines() -> None:
         UploadBegun("a/b.wav", "u", 5),
         PartStored("a/b.wav", 1, 3, '"e"', "AAAAAA=="),
         Stored("a/b.wav", 3, "00"),
+        AudioDeleted("a/b.wav"),
         Done(),
     ]
     lines = [encode(fact) for fact in facts]

@@ -1,0 +1,76 @@
+"""The look through a spool, whose places are few."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from audiohook.recording import disk, leftovers
+from audiohook.recording.fields import Fields
+from audiohook.recording.journal import encode
+from tests.recording.factory import make_opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from audiohook.recording.leftovers import Findings
+
+
+@pytest.fixture
+def spool_fd(tmp_path: Path) -> Iterator[int]:
+    fd = os.open(tmp_path, disk.FOLDER_FLAGS)
+    yield fd
+    os.close(fd)
+
+
+def leave(spool: Path, count: int) -> set[str]:
+    """Leaves calls that were cut off with some audio."""
+    sessions = {str(uuid.UUID(int=number, version=4)) for number in range(1, count + 1)}
+    for session in sessions:
+        (spool / session).mkdir()
+        fact = encode(make_opened(session_id=session))
+        (spool / session / disk.JOURNAL).write_bytes(fact)
+        (spool / session / disk.AUDIO).write_bytes(b"\xff" * 320)
+    return sessions
+
+
+def taken(findings: Findings) -> set[str]:
+    names = {each.record.opened.session_id for each in findings.calls}
+    for each in findings.calls:
+        each.files.close()
+    return names
+
+
+def test_no_more_are_taken_than_there_is_room_for(
+    tmp_path: Path, spool_fd: int
+) -> None:
+    sessions = leave(tmp_path, 5)
+    passed_over: dict[str, bool] = {}
+    first = taken(leftovers.find(spool_fd, (), 2, 0, passed_over))
+    assert len(first) == 2
+    assert first < sessions
+    # With no room at all, none is even looked at.
+    assert taken(leftovers.find(spool_fd, (), 0, 0, passed_over)) == set()
+    rest = taken(leftovers.find(spool_fd, first, 10, 0, passed_over))
+    assert rest == sessions - first
+
+
+def test_what_was_passed_over_and_is_gone_is_forgotten(
+    tmp_path: Path, spool_fd: int
+) -> None:
+    sessions = leave(tmp_path, 1)
+    passed_over = {str(uuid.uuid4()): True, str(uuid.uuid4()): False}
+    assert taken(leftovers.find(spool_fd, (), 10, 10, passed_over)) == sessions
+    assert passed_over == {}
+
+
+def test_object_of_a_journal_may_be_missing_and_be_nothing_else() -> None:
+    fields = Fields({"there": {"a": 1}, "null": None, "list": [1]})
+    assert fields.optional_object("there") == {"a": 1}
+    assert fields.optional_object("null") == fields.optional_object("absent") == {}
+    with pytest.raises(ValueError, match="list is not an object"):
+        fields.optional_object("list")
