@@ -14,7 +14,9 @@ import socket
 import subprocess
 import sys
 import wave
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ from tests.forked import Outcome, type_all
 from tests.test_cli import clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
 USAGE = 2
@@ -317,14 +319,23 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback(module: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def serve(folder: Path, **settings: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def serve(folder: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
         cwd=folder,
         env={**clean_environment(), "LOG_FORMAT": "json", **settings},
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests in the background has it ignored, and so would it be
+        # here until the service listens for it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_ctrl_c_at_the_first_word_ends_well(tmp_path: Path) -> None:
@@ -332,8 +343,8 @@ def test_ctrl_c_at_the_first_word_ends_well(tmp_path: Path) -> None:
         assert server.stderr is not None
         first = server.stderr.readline()
         server.send_signal(signal.SIGINT)
-        rest = server.stderr.read()
-        assert server.wait(30) in {0, 130}
+        _, rest = server.communicate(timeout=30)
+    assert server.returncode in {0, 130}
     assert "Traceback" not in first + rest
 
 
@@ -344,8 +355,8 @@ def test_start_in_another_folder_tells_where_it_looked(tmp_path: Path) -> None:
             if line.startswith("No API_KEY is set"):
                 break
         server.send_signal(signal.SIGTERM)
-        server.stderr.read()
-        assert server.wait(30) == 0
+        server.communicate(timeout=30)
+    assert server.returncode == 0
     assert f"(there is no {tmp_path}/.env)" in line
 
 
@@ -359,8 +370,8 @@ def test_start_on_a_disk_without_room_says_that_calls_are_turned_away(
             if json.loads(line)["event"] == "cannot_record":
                 break
         server.send_signal(signal.SIGTERM)
-        server.stderr.read()
-        assert server.wait(30) == 0
+        server.communicate(timeout=30)
+    assert server.returncode == 0
     assert "SPOOL_LOW_WATER_MIB" in json.loads(line)["error"]
 
 
