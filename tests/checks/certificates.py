@@ -64,6 +64,19 @@ def _sign(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
         )
     )
+    # Python 3.13 takes no authority without it.
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = builder.add_extension(usage, True)
     if not authority:
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
         builder = builder.add_extension(names, False)
