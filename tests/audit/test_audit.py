@@ -29,7 +29,7 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from audiohook.storage.base import ReadableStore
     from audiohook.storage.s3_requests import Requests
@@ -109,8 +109,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def planted(sound: Path, tmp_path: Path) -> Planted:
-    return Planted(Path(shutil.copytree(sound, tmp_path / "recordings")))
+def planted(sound: Path, tmp_path: Path) -> Iterator[Planted]:
+    it = Planted(Path(shutil.copytree(sound, tmp_path / "recordings")))
+    yield it
+    it.database.close()
 
 
 def kinds(report: Report) -> list[tuple[Kind, str]]:

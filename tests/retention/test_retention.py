@@ -136,6 +136,7 @@ async def kept(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Kept]:
     await it.index.build()
     yield it
     nursery.cancel_scope.cancel()
+    it.index.close()
 
 
 async def until_marked(it: Kept) -> Entry:
