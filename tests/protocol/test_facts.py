@@ -17,7 +17,7 @@ from audiohook.protocol.events import (
     PositionDrift,
     Violation,
 )
-from audiohook.protocol.session import MAX_FACTS
+from audiohook.protocol.facts import MAX_FACTS
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.protocol.wire import Fault
