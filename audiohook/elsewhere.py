@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING, Final
 
 import trio
-from botocore.exceptions import BotoCoreError, ClientError
 
+from audiohook.aws_secrets import fetch_parameter
 from audiohook.errors import ConfigError
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_store
@@ -79,7 +79,7 @@ def find_key(settings: Settings, read: Callable[[str], str] | None = None) -> st
 
     Args:
         settings: Have it, or say where it is.
-        read: Reads a parameter; `read_parameter` if not given.
+        read: Reads a parameter; `fetch_parameter` if not given.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
@@ -87,29 +87,7 @@ def find_key(settings: Settings, read: Callable[[str], str] | None = None) -> st
     check_settings(settings)
     if settings.assemblyai_api_key is not None:
         return settings.assemblyai_api_key.get_secret_value()
-    return (read or read_parameter)(settings.assemblyai_api_key_parameter or "")
-
-
-def read_parameter(name: str) -> str:
-    """Reads a secret from AWS's Parameter Store; it blocks.
-
-    Args:
-        name: Its name or ARN.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        found = _parameter_store().get_parameter(Name=name, WithDecryption=True)
-    except (BotoCoreError, ClientError) as exc:
-        code = type(exc).__name__
-        if isinstance(exc, ClientError):
-            code = str(exc.response.get("Error", {}).get("Code") or "?")
-        raise ConfigError(
-            f"ASSEMBLYAI_API_KEY_PARAMETER: {name} cannot be read ({code}): is it"
-            " there, in region AWS_REGION, and is ssm:GetParameter allowed?"
-        ) from exc
-    return found["Parameter"]["Value"].strip()
+    return (read or fetch_parameter)(settings.assemblyai_api_key_parameter or "")
 
 
 @asynccontextmanager
@@ -153,30 +131,3 @@ async def transcribing_elsewhere(
         with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
             await http.aclose()
         store.close()
-
-
-class Parameter(TypedDict):
-    """A parameter as the store tells it."""
-
-    Value: str
-
-
-class FoundParameter(TypedDict):
-    """Answer to ``GetParameter``."""
-
-    Parameter: Parameter
-
-
-class ParameterStore(Protocol):
-    """The call that we use. Source: botocore, ``data/ssm``."""
-
-    def get_parameter(self, *, Name: str, WithDecryption: bool) -> FoundParameter:
-        """Read a parameter."""
-
-
-def _parameter_store() -> ParameterStore:
-    # Slow to import, and not everybody needs it.
-    import boto3
-
-    client: ParameterStore = boto3.session.Session().client("ssm")
-    return client
