@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-import trio
+from typing import TYPE_CHECKING
 
 from audiohook.aws_secrets import fetch_parameter
 from audiohook.errors import ConfigError
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_store
-from audiohook.transcription.assemblyai import AssemblyAI, make_client
+from audiohook.transcribing import make_account
 from audiohook.transcription.errand import Errands
-from audiohook.transcription.pace import Pace
-from audiohook.transcription.parameters import Parameters
-from audiohook.transcription.steps import Steps, Terms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,9 +21,6 @@ if TYPE_CHECKING:
     from audiohook.recording.herald import Herald
     from audiohook.settings import Settings
     from audiohook.transcription.notices import Notice
-
-SECONDS = 1.0
-_GOODBYE_DEADLINE: Final = 2 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +93,7 @@ async def transcribing_elsewhere(
     """Has what sees to files in the bucket, while the block lasts.
 
     Args:
-        settings: Whatever holds for jobs in the recording process holds for these,
-            but for webhooks: nobody listens for them here.
+        settings: What the operator chose.
         key: For the service.
         log: For lines about transcripts and events.
         herald: Told of each file that is done with.
@@ -114,13 +105,12 @@ async def transcribing_elsewhere(
     store = make_store(settings)
     assert isinstance(store, S3Store)
     assert settings.s3_bucket is not None
-    http = make_client(settings.assemblyai_base_url, key)
-    parameters, pace = Parameters.from_settings(settings), Pace()
+    account = make_account(settings, key)
     errands = Errands(
-        Steps(AssemblyAI(http), Terms(parameters), pace),
+        account.steps,
         store=store,
-        pace=pace,
-        parameters=parameters,
+        pace=account.pace,
+        parameters=account.parameters,
         log=log,
         deletes=settings.delete_transcript,
         herald=herald,
@@ -128,6 +118,5 @@ async def transcribing_elsewhere(
     try:
         yield Elsewhere(errands, settings.s3_bucket, settings.s3_key_prefix, log)
     finally:
-        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
-            await http.aclose()
+        await account.aclose()
         store.close()
