@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from audiohook.call_settings import EXAMPLES, NAMES, read_value
 from audiohook.errors import ConfigError
+from audiohook.protocol.messages import canonical_uuid
 from audiohook.setting_values import (
     API_KEY_PATTERN,
     Rate,
@@ -41,7 +42,6 @@ _MOST_SECRETS: Final = 8
 _MOST_ORGANIZATIONS: Final = 100
 _MOST_DAYS: Final = 36_500
 _MOST_CALLS: Final = 1_000_000
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EXAMPLE: Final = '{"my-api-key": "bXktc2VjcmV0", "unsigned-key": null}'
 
 
@@ -250,15 +250,14 @@ def _read_secrets(value: object) -> tuple[bytes, ...]:
 
 def _read_organizations(value: object) -> frozenset[str]:
     given = value if isinstance(value, list) else [value]
-    ids = [each.lower() for each in given if isinstance(each, str)]
-    right = len(ids) == len(given) and 0 < len(ids) <= _MOST_ORGANIZATIONS
-    if not right or not all(_UUID.fullmatch(each) for each in ids):
+    ids = [canonical_uuid(each) if isinstance(each, str) else None for each in given]
+    if not 0 < len(ids) <= _MOST_ORGANIZATIONS or None in ids:
         raise _FieldError(
             "organization",
             "is neither the id of an organisation nor a list of such",
             '"d7934305-0972-4844-938e-9060eef73d05"',
         )
-    return frozenset(ids)
+    return frozenset(each for each in ids if each is not None)
 
 
 def _text_checked(
