@@ -8,11 +8,10 @@ import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 import trio.testing
 
@@ -23,15 +22,9 @@ from audiohook.key_ring import KeyRing, gather_keys
 from audiohook.keys import KeyRecord, label_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
 A, B, C = "a2V5IGE=", "a2V5IGI=", "a2V5IGM="
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture

@@ -5,11 +5,10 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 import trio.testing
 
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLD, NEW = "b2xkIGtleQ==", "bmV3IGtleQ=="
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture(autouse=True)
