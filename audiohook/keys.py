@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from audiohook.settings import Settings
+
 MIB: Final = 1024 * 1024
 
 MOST_BYTES: Final = 4 * MIB
@@ -117,6 +119,62 @@ def read_keys_file(path: Path) -> dict[str, KeyRecord]:
     except OSError as error:
         _fault(where, f"cannot be read ({error.strerror})")
     return parse_keys(data, where)
+
+
+def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Gather the keys that the settings and their file name.
+
+    Blocking: it reads `Settings.api_keys_file`, so it is also what to call when
+    that file may have changed.
+
+    Args:
+        settings: Where ``API_KEY``, ``CLIENT_SECRET`` and ``API_KEYS_FILE`` are.
+
+    Returns:
+        API keys with what goes with them; empty if the settings name none.
+
+    Raises:
+        ConfigError: If the file cannot be used, or gives ``API_KEY`` another
+            secret than ``CLIENT_SECRET``.
+    """
+    keys: dict[str, KeyRecord] = {}
+    if settings.api_keys_file is not None:
+        keys = read_keys_file(settings.api_keys_file)
+        check_buckets(keys, settings, f"API_KEYS_FILE: {settings.api_keys_file}")
+    if settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+        secret = None
+        if settings.client_secret is not None:
+            secret = decode_secret(settings.client_secret.get_secret_value())
+        record = KeyRecord.of(secret)
+        known = keys.setdefault(key, record)
+        if known.secrets != record.secrets:
+            raise ConfigError(
+                "API_KEYS_FILE: also holds the key of API_KEY, but not with the"
+                " secret of CLIENT_SECRET; remove it from one of the two"
+            )
+    return keys
+
+
+def check_buckets(
+    keys: Mapping[str, KeyRecord], settings: Settings, where: str
+) -> None:
+    """Refuse buckets of keys where the service itself stores in a folder.
+
+    Args:
+        keys: API keys.
+        settings: Where ``S3_BUCKET`` is.
+        where: What a line about it begins with.
+
+    Raises:
+        ConfigError: A key has one; the text names the label of that key.
+    """
+    for key, record in keys.items():
+        if record.bucket is not None and settings.s3_bucket is None:
+            raise ConfigError(
+                f"{where} key {label_of(key)}: bucket goes with S3_BUCKET, which is"
+                " not set; for example S3_BUCKET=my-recordings"
+            )
 
 
 def parse_keys(data: bytes, where: str) -> dict[str, KeyRecord]:

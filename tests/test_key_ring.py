@@ -16,10 +16,10 @@ import trio
 import trio.testing
 
 from audiohook import settings
-from audiohook.authentication import Authenticator, configured_keys
+from audiohook.authentication import Authenticator
 from audiohook.errors import ConfigError, UploadError
 from audiohook.key_ring import KeyRing, gather_keys
-from audiohook.keys import KeyRecord, label_of
+from audiohook.keys import KeyRecord, configured_keys, label_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -14,9 +14,9 @@ import trio.testing
 
 from audiohook import logs, settings
 from audiohook.api.tokens import Tokens
-from audiohook.authentication import Authenticator, configured_keys
+from audiohook.authentication import Authenticator
 from audiohook.errors import AuthenticationError, ConfigError
-from audiohook.keys import KeyRecord
+from audiohook.keys import KeyRecord, configured_keys
 from audiohook.reload import Reloader
 from tests.house import KEY, ORGANIZATION, SESSION, key_ring
 from tests.test_tls import client_context, shake_hands, write_pair
