@@ -13,6 +13,8 @@ it disturbs the time that passes, in microseconds a call:
 - `close`: from ``close`` to ``closed``, with the disk, and the end of the socket;
 - `store`: what is left until all recordings are stored.
 
+Beside that, how long a group waited for the last ``opened`` of it, at most.
+
 Storing begins while other calls still close, so that only the sum of the last two is
 to be relied on. With ``--tree`` it is the server of another working tree (built in
 place) that is measured by this program, and with ``--folder`` on another disk.
@@ -195,6 +197,7 @@ def make_calls(
         Seconds of it by phase, all but for the last.
     """
     spent = dict.fromkeys(PHASES[:3], 0.0)
+    longest = 0.0
     callers = [Caller(entrance) for _ in range(calls)]
     for group in _groups(callers, together):
         began = cpu()
@@ -203,10 +206,12 @@ def make_calls(
         for caller in group:
             caller.hear_upgraded()
         upgraded = cpu()
+        asked_at = time.monotonic()
         for caller in group:
             caller.open()
         for caller in group:
             caller.hear("opened")
+        longest = max(longest, time.monotonic() - asked_at)
         spent["upgrade"] += upgraded - began
         spent["open"] += cpu() - upgraded
     for group in _groups(callers, together):
@@ -219,6 +224,7 @@ def make_calls(
         for caller in group:
             caller.hear_end()
         spent["close"] += cpu() - began
+    print(f"a group had `opened` after {longest:.2f} s at most", flush=True)
     return spent
 
 
@@ -262,6 +268,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
             def cpu() -> float:
                 return sample(*server.pids).cpu
 
+            time.sleep(arguments.after)
             for number in range(1, arguments.rounds + 1):
                 spent = make_calls(entrance, arguments.calls, arguments.together, cpu)
                 closed = cpu()
@@ -289,6 +296,9 @@ def main() -> None:
     parser.add_argument("--unsigned", action="store_true", help="no signatures")
     parser.add_argument("--tree", type=Path, default=PROJECT, help="whose server")
     parser.add_argument("--folder", type=Path, help="on which disk it records")
+    parser.add_argument(
+        "--after", type=float, default=0.0, help="seconds, once the server is up"
+    )
     print("microseconds of the server's CPU a call:")
     measure(parser.parse_args())
 
