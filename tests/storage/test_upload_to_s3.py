@@ -28,7 +28,7 @@ from tests.house import house
 from tests.recording.factory import entries, make_closed, make_opened, running
 from tests.seaweed import BUCKET, Seaweed
 from tests.storage.s3_tools import plain_client
-from tests.storage.test_upload import make_uploader
+from tests.storage.uploads import make_uploader
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
