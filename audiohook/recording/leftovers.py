@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 from audiohook.recording import disk, journal
 from audiohook.recording._files import Lock
+from audiohook.recording.groups import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -145,7 +146,7 @@ def find(
         except _NonsenseError as exc:
             _put_away(spool_fd, name, str(exc), findings)
         except OSError as exc:
-            findings.unreachable.append((_printable(name), _text_of(exc)))
+            findings.unreachable.append((_printable(name), reason_of(exc)))
             if exc.errno in _OUT_OF_FILES:
                 break
     return findings
@@ -220,10 +221,6 @@ def _printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _text_of(exc: OSError) -> str:
-    return exc.strerror or type(exc).__name__
-
-
 def _look(spool_fd: int, name: str) -> Leftover | disk.CallFiles | None:
     """Judge one entry; lock it if it is a call, clear it away if it is none.
 
@@ -279,10 +276,11 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
         if audio_fd is None or files.audio_bytes() == 0:
             return _Verdict.KEEP if _is_unfinished(files) else _Verdict.REMOVE
         raise _NonsenseError("there is audio, but the journal has no first line")
-    if record.done:
+    if record.done or record.delivered:
         # A folder that is used again may, when the power is cut, have the journal of
         # the call before beside the audio of the call after.
         _check_session(files, record)
+    if record.done:
         return _Verdict.REMOVE
     if record.delivered:
         return _delivered(folder_fd, files, record)
@@ -400,7 +398,7 @@ def _put_away(spool_fd: int, name: str, reason: str, findings: Findings) -> None
     try:
         _move_aside(spool_fd, name, reason)
     except OSError as exc:
-        text = f"{reason}; not moved: {_text_of(exc)}"
+        text = f"{reason}; not moved: {reason_of(exc)}"
         findings.unreachable.append((_printable(name), text))
     else:
         findings.aside.append((_printable(name), reason))
