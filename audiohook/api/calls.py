@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import CallIndex
     from audiohook.index.search import Found
     from audiohook.recording.elsewhere import Elsewhere
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.storage.base import Store
 
 SECONDS = 1

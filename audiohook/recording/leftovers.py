@@ -27,9 +27,12 @@ from typing import TYPE_CHECKING, Final
 from audiohook.recording import disk, journal
 from audiohook.recording._files import Lock
 from audiohook.recording.groups import reason_of
+from audiohook.recording.record import replay
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from audiohook.recording.record import CallRecord
 
 ASIDE: Final = "aside"
 REASON: Final = "reason.txt"
@@ -76,7 +79,7 @@ class Leftover:
     """
 
     files: disk.CallFiles
-    record: journal.CallRecord
+    record: CallRecord
     audio_bytes: int
     last_write: float
 
@@ -290,9 +293,7 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
     return Leftover(files, record, status.st_size, status.st_mtime)
 
 
-def _delivered(
-    folder_fd: int, files: disk.CallFiles, record: journal.CallRecord
-) -> Leftover:
+def _delivered(folder_fd: int, files: disk.CallFiles, record: CallRecord) -> Leftover:
     """Take a call that waits for its transcripts, without its audio."""
     files.close_audio()
     with contextlib.suppress(FileNotFoundError):
@@ -315,20 +316,20 @@ def _is_unfinished(files: disk.CallFiles) -> bool:
     return files.name.startswith(disk.NEW)
 
 
-def _check_session(files: disk.CallFiles, record: journal.CallRecord) -> None:
+def _check_session(files: disk.CallFiles, record: CallRecord) -> None:
     name = files.name
     if not _is_unfinished(files) and record.opened.session_id != disk.session_of(name):
         raise _NonsenseError("the journal is that of another session")
 
 
-def _read_record(files: disk.CallFiles) -> journal.CallRecord | None:
+def _read_record(files: disk.CallFiles) -> CallRecord | None:
     """Replay the journal, and cut off a torn last line."""
     fd = files.lock.fd
     size_bytes = os.fstat(fd).st_size
     if size_bytes > JOURNAL_LIMIT_BYTES:
         raise _NonsenseError(f"the journal is {size_bytes} bytes long")
     try:
-        record, whole_bytes = journal.replay(disk.read_at(fd, 0, size_bytes))
+        record, whole_bytes = replay(disk.read_at(fd, 0, size_bytes))
     except ValueError as exc:
         raise _NonsenseError(str(exc)) from exc
     if record is not None and whole_bytes < size_bytes:

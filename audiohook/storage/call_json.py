@@ -35,7 +35,8 @@ from audiohook.storage.summary import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from audiohook.recording.journal import CallRecord, Planned
+    from audiohook.recording.journal import Planned
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import Rendering
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall

@@ -10,7 +10,8 @@ from audiohook.recording.render import renderings
 
 if TYPE_CHECKING:
     from audiohook.protocol.timeline import Timeline
-    from audiohook.recording.journal import CallRecord, Planned
+    from audiohook.recording.journal import Planned
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import AudioReader, Rendering
 
 CHANNELS: Final = ("external", "internal")

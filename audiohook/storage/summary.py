@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from audiohook.protocol.timeline import Gap
     from audiohook.recording.journal import (
-        CallRecord,
         ClosedFact,
         ControlFact,
         Opened,
         Planned,
         Stored,
     )
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import Rendering
     from audiohook.recording.transcripts import JobRecord
 

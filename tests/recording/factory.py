@@ -19,8 +19,8 @@ from audiohook.recording.journal import (
     Opened,
     Participant,
     encode,
-    replay,
 )
+from audiohook.recording.record import replay
 from audiohook.recording.spool import Spool
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.call_settings import CallSettings
-    from audiohook.recording.journal import CallRecord, Fact
+    from audiohook.recording.journal import Fact
+    from audiohook.recording.record import CallRecord
 
 CONVERSATION = "11111111-1111-4111-8111-111111111111"
 PARTICIPANT = "22222222-2222-4222-8222-222222222222"

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.recording.journal import (
     AudioDeleted,
-    CallRecord,
     ClosedFact,
     ContinuedSession,
     ControlFact,
@@ -20,7 +19,6 @@ from audiohook.recording.journal import (
     LanguageFact,
     Media,
     Opened,
-    OpenUpload,
     Participant,
     PartStored,
     PausedFact,
@@ -31,9 +29,9 @@ from audiohook.recording.journal import (
     decode,
     encode,
     is_uuid,
-    replay,
     utc_text,
 )
+from audiohook.recording.record import CallRecord, OpenUpload, replay
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding
 from tests.recording.factory import OpenedChanges, make_closed, make_opened

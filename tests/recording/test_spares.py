@@ -23,9 +23,9 @@ from audiohook.recording.journal import (
     Done,
     GapFact,
     encode,
-    replay,
     utc_text,
 )
+from audiohook.recording.record import replay
 from tests.recording.factory import (
     entries,
     is_locked,

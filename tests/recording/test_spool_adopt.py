@@ -25,8 +25,8 @@ from audiohook.recording.journal import (
     LanguageFact,
     Media,
     encode,
-    replay,
 )
+from audiohook.recording.record import replay
 from tests.recording.factory import (
     GAP,
     entries,
