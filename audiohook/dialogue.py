@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from audiohook.authentication import configured_keys
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.search import Query
+from audiohook.keys import configured_keys
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
 from audiohook.storage.find import NoRecordingError, find_files

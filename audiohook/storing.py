@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiohook.authentication import configured_keys
 from audiohook.erasure.ledger import Ledger
 from audiohook.index.keeper import INDEX_FOLDER, CallIndex
+from audiohook.keys import configured_keys
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding

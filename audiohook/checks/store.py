@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import trio
 
-from audiohook.authentication import configured_keys
 from audiohook.call_settings import Mode
 from audiohook.errors import ConfigError, UploadError
 from audiohook.key_ring import secret_keys
-from audiohook.keys import label_of
+from audiohook.keys import configured_keys, label_of
 from audiohook.retention.terms import (
     keeps_of,
     place_of,

@@ -16,7 +16,6 @@ from rich.console import Console
 
 from audiohook import install, logs, settings
 from audiohook.api.tokens import Scope, make_token
-from audiohook.authentication import configured_keys
 from audiohook.checks import (
     CHECKS,
     Expectations,
@@ -29,6 +28,7 @@ from audiohook.checks import (
 )
 from audiohook.cli.app import EnvFile, app, examples, own_log, start_log
 from audiohook.errors import ConfigError
+from audiohook.keys import configured_keys
 from audiohook.storing import make_index, make_store
 from audiohook.transcribe import DEFAULT_WAIT, Order
 from audiohook.transcribe import transcribe as run_transcribe

@@ -22,7 +22,7 @@ from tests.recording.factory import entries, make_opened, running
 from tests.storage.uploads import MemoryStore, make_uploader, spool_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from audiohook.recording.spooled import SpooledCall
@@ -124,12 +124,6 @@ class FakeUpload:
         await self._store.do(self._name)
         self._store.stored.append(self._name)
         self._confirmed()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 class Hub:
