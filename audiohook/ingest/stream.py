@@ -16,9 +16,22 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 16384
 # Source: RFC 8446, 5.1: the type of the first record, and its version's first byte.
 _TLS_HANDSHAKE = b"\x16\x03"
-# RFC 6455, 5.2: a whole text message; a length that takes two more bytes.
+# RFC 6455, 5.2: a whole text message; lengths that take two, and eight, more bytes.
 _FINAL_TEXT = 0x81
 _LONG = 126
+_LONGER = 127
+_LONGER_BYTES = 65_536
+
+
+def text_frame(text: str) -> bytes:
+    """Writes a text message of a server, which is not masked."""
+    data = text.encode()
+    length = len(data)
+    if length < _LONG:
+        return bytes((_FINAL_TEXT, length)) + data
+    if length < _LONGER_BYTES:
+        return bytes((_FINAL_TEXT, _LONG)) + length.to_bytes(2, "big") + data
+    return bytes((_FINAL_TEXT, _LONGER)) + length.to_bytes(8, "big") + data
 
 
 class DivertedStream(trio.abc.Stream):
@@ -40,6 +53,7 @@ class DivertedStream(trio.abc.Stream):
         self._hear: Callable[[str], bool] | None = None
         self._closed = False
         self._head_bytes = 0
+        self._lone_text: str | None = None
         self._reading = trio.CancelScope()
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
@@ -52,7 +66,8 @@ class DivertedStream(trio.abc.Stream):
     async def receive_head(self, most_bytes: int) -> bytes | None:
         """Reads until the end of an HTTP request's head, and leaves it there.
 
-        What follows is anything, until :meth:`start_frames`.
+        What follows is anything, until :meth:`start_frames`. It is read before it is
+        waited for: most heads come together with their connection.
 
         Args:
             most_bytes: Give up when the head is longer.
@@ -63,6 +78,7 @@ class DivertedStream(trio.abc.Stream):
         """
         lane = self.lane
         while True:
+            self._transport.read()
             data = lane.peek()
             end = data.find(b"\r\n\r\n", 0, most_bytes)
             if end >= 0:
@@ -74,11 +90,11 @@ class DivertedStream(trio.abc.Stream):
                 # Whoever speaks TLS where none is spoken is to learn it at once.
                 return None
             await self._transport.wait_readable()
-            self._transport.read()
 
     def start_frames(self) -> None:
-        """Takes what follows the head as WebSocket frames."""
+        """Takes what follows the head as WebSocket frames, and drops the head."""
         self.lane.start_frames(self._head_bytes)
+        self.lane.take(self._head_bytes)
 
     def enlist(self, hear: Callable[[str], bool], hearer: Hearer | None = None) -> None:
         """Lets the pump read from now on.
@@ -126,19 +142,10 @@ class DivertedStream(trio.abc.Stream):
     def say_now(self, text: str) -> bool:
         """Sends a text message at once; False if that cannot be.
 
-        A frame from a server is not masked, and one frame says nothing about the
-        next, so it may go out beside those of the WebSocket library.
-
-        Args:
-            text: At most 65,535 bytes of UTF-8.
+        One frame of a server says nothing about the next, so it may go out beside
+        those of the WebSocket library.
         """
-        data = text.encode()
-        length = len(data)
-        if length < _LONG:
-            head = bytes((_FINAL_TEXT, length))
-        else:
-            head = bytes((_FINAL_TEXT, _LONG)) + length.to_bytes(2, "big")
-        return not self._closed and self._transport.send_now(head + data)
+        return not self._closed and self._transport.send_now(text_frame(text))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receives bytes other than audio; see :class:`trio.abc.ReceiveStream`.
@@ -151,7 +158,7 @@ class DivertedStream(trio.abc.Stream):
         while True:
             if self._closed:
                 raise trio.ClosedResourceError
-            data = self.lane.take(max_bytes or _RECEIVE_BYTES)
+            data = self._take(max_bytes or _RECEIVE_BYTES)
             if data or self.lane.eof or self.lane.broken:
                 break
             if self._enlisted:
@@ -167,6 +174,22 @@ class DivertedStream(trio.abc.Stream):
         if not data and self.lane.broken:
             raise trio.BrokenResourceError
         return data
+
+    def _take(self, max_bytes: int) -> bytes:
+        """Takes bytes other than audio, and notes what text they are, if just one."""
+        lane = self.lane
+        whole = lane.rest_bytes <= max_bytes
+        self._lone_text = lane.peek_text() if whole else None
+        return lane.take(max_bytes)
+
+    def take_lone_text(self) -> str | None:
+        """Tells once whether what was received last was a text message, and which.
+
+        Only the frames before it can tell: where some bytes were half of one, the
+        rest of it may look like a message.
+        """
+        text, self._lone_text = self._lone_text, None
+        return text
 
     def _read_unless_enlisted(self) -> None:
         if not self._closed and not self._enlisted:
