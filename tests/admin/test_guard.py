@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.responses import PlainTextResponse
 
-from audiohook.admin.guard import Guard, hosts_for, is_loopback
+from audiohook.admin.guard import Guard, hosts_for
+from audiohook.hosts import is_loopback
 from tests.admin.watched import client_of
 
 if TYPE_CHECKING:

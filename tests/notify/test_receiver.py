@@ -8,9 +8,10 @@ import pytest
 import trio
 
 from audiohook.errors import ReceiverError
+from audiohook.hosts import is_loopback
 from audiohook.notify import receiver as receiver_module
 from audiohook.notify.database import Letter
-from audiohook.notify.receiver import Receiver, is_loopback, make_client
+from audiohook.notify.receiver import Receiver, make_client
 from audiohook.setting_values import decode_notify_secrets
 from tests.notify.reader import OTHER_SECRET, SECRET, verify
 from tests.transcription.scripted_server import (
