@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from audiohook.authentication import configured_keys
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.search import Query
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
@@ -75,7 +74,8 @@ async def _of_conversation(
     conversation: str,
     log: FilteringBoundLogger,
 ) -> list[str]:
-    index = make_index(settings, store, lambda: configured_keys(settings), log=log)
+    # What it knows of calls says in which bucket each is.
+    index = make_index(settings, store, log=log)
     try:
         found = await index.search(Query(conversation=conversation), _MOST_CALLS)
     finally:

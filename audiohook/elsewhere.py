@@ -10,6 +10,7 @@ import trio
 from botocore.exceptions import BotoCoreError, ClientError
 
 from audiohook.errors import ConfigError
+from audiohook.key_ring import keys_to_store_by
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_store
 from audiohook.transcription.assemblyai import AssemblyAI, make_client
@@ -130,10 +131,11 @@ async def transcribing_elsewhere(
         herald: Told of each file that is done with.
 
     Raises:
-        ConfigError: There is no bucket.
+        ConfigError: There is no bucket, or the file of API keys cannot be used.
     """
     check_settings(settings)
-    store = make_store(settings)
+    keys = await keys_to_store_by(settings, log=log)
+    store = make_store(settings, lambda: keys)
     assert isinstance(store, S3Store)
     assert settings.s3_bucket is not None
     http = make_client(settings.assemblyai_base_url, key)

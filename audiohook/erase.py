@@ -63,8 +63,8 @@ async def erase(
         ErasureError: The call is live, or the disk refused.
         ConfigError: The API keys cannot be read, so nobody knows all buckets.
     """
-    store = make_store(settings)
     keys = await trio.to_thread.run_sync(gather_keys, settings)
+    store = make_store(settings, lambda: keys)
     index = make_index(settings, store, lambda: keys, log=log)
     outbox = make_outbox(settings, log=log)
     erasing = make_eraser(
@@ -126,9 +126,9 @@ async def show(settings: Settings, demand: Demand, console: Console) -> int:
         UploadError: The store did not do as asked.
         ConfigError: The API keys cannot be read.
     """
-    store = make_store(settings)
-    wanted = Wanted(demand.conversation or "", demand.session, utc_text(2.0**33))
     keys = await trio.to_thread.run_sync(gather_keys, settings)
+    store = make_store(settings, lambda: keys)
+    wanted = Wanted(demand.conversation or "", demand.session, utc_text(2.0**33))
     places = Places(settings, store, lambda: keys)
     search = Search(places)
     found = await search.find(wanted)

@@ -189,8 +189,8 @@ class Service:
         self.metrics = Metrics()
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
-        self._spool, self._store, uploader = make_storage(settings)
-        self.index = make_index(settings, self._store, lambda: self._keys.keys, log=log)
+        self._spool, self._store, uploader = make_storage(settings, self._keys_now)
+        self.index = make_index(settings, self._store, self._keys_now, log=log)
         uploader.noted = self.index.note
         self._notifying = make_notifying(
             settings, metrics=self.metrics, log=log, clock=clock
@@ -464,6 +464,9 @@ class Service:
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    def _keys_now(self) -> Mapping[str, KeyRecord]:
+        return self._keys.keys
 
     async def _waiting_conversations(self) -> set[str]:
         """Which conversations are live, or wait to be stored, here or beside us."""
