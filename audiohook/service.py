@@ -37,6 +37,7 @@ from audiohook.erasure.holdings import ServiceHoldings
 from audiohook.errors import ErasureError, SpoolError
 from audiohook.facing import make_page
 from audiohook.file_limit import raise_file_limit
+from audiohook.first_look import FirstLook
 from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
@@ -127,6 +128,8 @@ class ServiceStatistics:
         pump: The ingest pass.
         spool: Calls on the local disk.
         deliveries: Calls on their way to the store.
+        store_fault: Why the store is not used but for trials, or has not answered
+            since the start; None if neither is so.
         transcriptions: Calls that wait for their transcripts; None if transcription
             is off.
         index: What recordings are found by.
@@ -141,6 +144,7 @@ class ServiceStatistics:
     pump: PumpStatistics
     spool: SpoolStatistics
     deliveries: DeliveryStatistics
+    store_fault: str | None
     transcriptions: TranscriptionStatistics | None
     index: IndexStatistics
     notifications: NotificationStatistics | None
@@ -208,6 +212,12 @@ class Service:
         )
         self._deliveries = make_deliveries(
             uploader, self._transcribing, metrics=self.metrics, log=log
+        )
+        self._first_look = FirstLook(
+            self._store,
+            settings.s3_key_prefix,
+            has_stored=lambda: self._deliveries.statistics().stored > 0,
+            log=log,
         )
         self._told_of_untranscribed = False
         self._admission = Admission(
@@ -322,6 +332,7 @@ class Service:
             self._deliveries,
             None if self._transcribing is None else self._transcribing.jobs,
             lookout,
+            store_fault=self._store_fault,
         )
         page = make_page(
             settings,
@@ -366,6 +377,7 @@ class Service:
             pump=self._pump.statistics(),
             spool=self._spool.statistics(),
             deliveries=self._deliveries.statistics(),
+            store_fault=self._store_fault(),
             transcriptions=None
             if self._transcribing is None
             else self._transcribing.jobs.statistics(),
@@ -442,6 +454,8 @@ class Service:
                 foundation.start_soon(self._retention.run)
                 if isinstance(self._store, FolderStore):
                     foundation.start_soon(self._store.sweep)
+                else:
+                    foundation.start_soon(self._first_look.run)
                 await self._serve_calls(task_status)
                 with trio.move_on_after(_SETTLE_DEADLINE):
                     await self._deliveries.wait_settled()
@@ -464,6 +478,9 @@ class Service:
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    def _store_fault(self) -> str | None:
+        return self._deliveries.statistics().fault or self._first_look.fault
 
     def _keys_now(self) -> Mapping[str, KeyRecord]:
         return self._keys.keys
