@@ -338,6 +338,7 @@ class Service:
             settings,
             WebSurroundings(
                 live=glance.look,
+                find_live=glance.find,
                 waiting=backlog.look,
                 retry=backlog.retry,
                 index=self.index,
