@@ -22,9 +22,9 @@ from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
 from audiohook.allow_list import AllowList
-from audiohook.api import calls as api_calls
 from audiohook.api.missed import Missed
 from audiohook.api.room import BASE, make_room
+from audiohook.api.surroundings import Surroundings as ApiSurroundings
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
@@ -304,7 +304,7 @@ class Service:
             clock=clock,
         )
         api = make_room(
-            api_calls.Surroundings(
+            ApiSurroundings(
                 live=self.desk.live_calls,
                 spooled=self._spool.records,
                 index=self.index,

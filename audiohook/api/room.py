@@ -13,6 +13,8 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from audiohook.api.calls import Calls
+from audiohook.api.controls import Controls
+from audiohook.api.erasures import Erasures
 from audiohook.api.models import (
     FILE_PATTERN,
     NAME_PATTERN,
@@ -34,6 +36,7 @@ from audiohook.api.models import (
 )
 from audiohook.api.openapi import document
 from audiohook.api.operations import Gate, Operation
+from audiohook.api.presence import Presence
 from audiohook.api.problems import Code, ProblemError
 from audiohook.api.tokens import Scope
 
@@ -44,9 +47,9 @@ if TYPE_CHECKING:
     from starlette.types import Scope as AsgiScope
     from structlog.typing import FilteringBoundLogger
 
-    from audiohook.api.calls import Surroundings
     from audiohook.api.missed import Missed
     from audiohook.api.operations import Ask
+    from audiohook.api.surroundings import Surroundings
     from audiohook.api.tokens import Tokens
 
 BASE: Final = "/api/v1"
@@ -85,7 +88,13 @@ def make_room(
         log: For what should not happen.
     """
     gate = Gate(tokens, log=log)
-    operations = operations_of(Calls(surroundings), missed)
+    presence = Presence(surroundings)
+    operations = operations_of(
+        Calls(surroundings, presence),
+        Controls(surroundings, presence),
+        Erasures(surroundings.eraser),
+        missed,
+    )
     methods: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for each in operations:
         methods.setdefault(each.path, {})[each.method] = gate.endpoint(each)
@@ -136,7 +145,9 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     return ProblemError(code).response()
 
 
-def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
+def operations_of(
+    calls: Calls, controls: Controls, erasures: Erasures, missed: Missed
+) -> Sequence[Operation]:
     """Lists all that the API can do."""
     conversation = {"conversation": UUID_PATTERN}
     file = {"name": NAME_PATTERN, "file": FILE_PATTERN}
@@ -183,7 +194,7 @@ def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
             "/calls/{conversation}",
             "Have every trace of a conversation erased",
             "erasure",
-            calls.erase,
+            erasures.erase,
             scope=Scope.ERASE,
             parameters=conversation,
             query=EraseQuery,
@@ -197,7 +208,7 @@ def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
             "/erasures/{reference}",
             "Show how an erasure stands",
             "erasure",
-            calls.show_erasure,
+            erasures.show,
             scope=Scope.ERASE,
             parameters={"reference": REFERENCE_PATTERN},
             answer=Erasure,
@@ -210,7 +221,7 @@ def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
                 f"/calls/{{conversation}}/{action}",
                 summary,
                 "control",
-                getattr(calls, action),
+                getattr(controls, action),
                 scope=Scope.CONTROL,
                 parameters=conversation,
                 body=ControlRequest,
