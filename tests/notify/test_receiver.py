@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from audiohook.errors import ReceiverError
-from audiohook.hosts import is_loopback
 from audiohook.notify import receiver as receiver_module
 from audiohook.notify.database import Letter
 from audiohook.notify.receiver import Receiver, make_client
@@ -144,8 +143,3 @@ async def test_nobody_there_is_the_receivers_fault() -> None:
         with pytest.raises(ReceiverError, match="cannot be reached") as found:
             await nobody.take(LETTER)
     assert found.value.is_common
-
-
-def test_loopback_is_known_by_name_and_address() -> None:
-    assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
-    assert not any(map(is_loopback, ["example.com", "10.0.0.1", "localhost.evil.com"]))
