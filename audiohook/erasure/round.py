@@ -106,7 +106,9 @@ class Rounds:
             WaitError: Something is left that cannot be removed now.
             UploadError: The store did not do as asked.
             TranscriptError: The service did not do as asked.
-            CallIndexError: The index did not do as asked.
+            CallIndexError: The index, or what keeps events, did not do as asked.
+            OutboxError: What keeps notifications did not do as asked.
+            ErasureError: The spool's disk refused.
         """
         await self._blocking(work.refresh)
         await self._clear_local(work)

@@ -170,7 +170,7 @@ async def test_any_live_call_is_found(
         for wanted, found in {
             conversations[1][:10].upper(): [1],
             "zoë <3>": [3],
-            "(030) 12345-2": [],
+            "(030) 12345-2": [2],
             "30 123452": [2],
             "123": [4, 3],
             "4": [4, 3],
@@ -222,7 +222,7 @@ async def test_search_in_thousands_lets_others_run() -> None:
         found = await glance_at(calls, lambda: 0.0).find("4999", None, 50)
         nursery.cancel_scope.cancel()
     assert found.matching == 1
-    assert turns >= 10
+    assert turns >= 25
 
 
 async def test_refused_handshakes_are_told_by_reason(tmp_path: Path) -> None:
