@@ -377,6 +377,9 @@ class Database:
 
         Returns:
             How many notifications these were.
+
+        Raises:
+            OutboxError: It could not be done, or not to the last byte; ask again.
         """
         with self._transaction() as connection:
             done = connection.execute(
@@ -384,7 +387,11 @@ class Database:
             )
         # What was deleted must not stay in the log of the file either.
         with self._guarded() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy, *_ = connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchone()
+        if is_busy:
+            raise OutboxError(f"{self._path}: somebody reads it all the time")
         return done.rowcount
 
     def set_aside(self) -> None:
