@@ -28,7 +28,7 @@ SECRET = {"from-the-secret": {"secret": "", "prefix": "vip/", "keep_audio_days":
 
 
 def load(**flags: object) -> settings.Settings:
-    return settings.load(env_file=Path(os.devnull), **flags)  # type: ignore[arg-type]
+    return settings.load(env_file=Path(os.devnull), **flags)
 
 
 @pytest.fixture
@@ -79,15 +79,16 @@ def test_days_are_looked_at_once_for_the_same_keys(
     assert looks == 2
 
 
-@pytest.mark.usefixtures("secret")
-async def test_service_tags_by_keys_of_the_secret(tmp_path: Path) -> None:
-    # Nothing listens there, and no call comes.
-    flags = {"s3_bucket": "main", "api_keys_secret": "name"}
-    async with house(tmp_path, **flags) as it:  # type: ignore[arg-type]
+async def test_service_tags_by_keys_that_it_gets_later(tmp_path: Path) -> None:
+    # Nobody is asked for that bucket but once, as no call comes.
+    async with house(tmp_path, s3_bucket="main") as it:
         store = it.service._store
         assert isinstance(store, S3Buckets)
-        found = store._options.for_object(WAV)
-    assert found == {"Tagging": "audiohook-kind=audio"}
+        assert store._options.for_object(WAV) == {}
+        it.service._keys._put(
+            "secret", {"k": KeyRecord(prefix="v/", keep_audio_days=5)}
+        )
+        assert store._options.for_object(WAV) == {"Tagging": "audiohook-kind=audio"}
 
 
 @pytest.mark.usefixtures("no_secret")

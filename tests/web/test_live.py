@@ -6,6 +6,7 @@ import html
 import json
 import re
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -144,14 +145,14 @@ async def test_any_live_call_is_found(
         assert "0 calls are live." in await page.text("/live")
         assert "No call is live." in await page.text("/live")
         for number, conversation in enumerate(conversations):
-            options = {
+            options: dict[str, Any] = {
                 "conversation_id": conversation,
                 "ani": f"tel:+49 30 12345{number}",
                 "ani_name": f"Zoë <{number}>",
                 "fast": False,
                 "duration": 60.0,
             }
-            nursery.start_soon(lambda options=options: page.house.call(**options))
+            nursery.start_soon(partial(page.house.call, **options))
             await page.house.wait_streaming(number + 1)
         first = await page.text("/")
         assert shown(first) == conversations[:2:-1]
