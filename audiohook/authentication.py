@@ -17,16 +17,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from audiohook.errors import AuthenticationError, ConfigError
-from audiohook.keys import KeyRecord, label_of, read_keys_file
+from audiohook.errors import AuthenticationError
+from audiohook.keys import KeyRecord, label_of
 from audiohook.protocol.messages import canonical_uuid
 from audiohook.protocol.signature import NonceCache, Refusal, fold, verify
-from audiohook.setting_values import decode_secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from audiohook.settings import Settings
 
 SECONDS = 1.0
 
@@ -186,62 +183,6 @@ class Authenticator:
             verified.key_id, verified.nonce, good_until=verified.good_until, now=now
         ):
             raise AuthenticationError(Refusal.REPLAYED)
-
-
-def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
-    """Gather the keys that the settings and their file name.
-
-    Blocking: it reads `Settings.api_keys_file`, so it is also what to call when
-    that file may have changed.
-
-    Args:
-        settings: Where ``API_KEY``, ``CLIENT_SECRET`` and ``API_KEYS_FILE`` are.
-
-    Returns:
-        API keys as `Authenticator` takes them; empty if the settings name none.
-
-    Raises:
-        ConfigError: If the file cannot be used, or gives ``API_KEY`` another
-            secret than ``CLIENT_SECRET``.
-    """
-    keys: dict[str, KeyRecord] = {}
-    if settings.api_keys_file is not None:
-        keys = read_keys_file(settings.api_keys_file)
-        check_buckets(keys, settings, f"API_KEYS_FILE: {settings.api_keys_file}")
-    if settings.api_key is not None:
-        key = settings.api_key.get_secret_value()
-        secret = None
-        if settings.client_secret is not None:
-            secret = decode_secret(settings.client_secret.get_secret_value())
-        record = KeyRecord.of(secret)
-        known = keys.setdefault(key, record)
-        if known.secrets != record.secrets:
-            raise ConfigError(
-                "API_KEYS_FILE: also holds the key of API_KEY, but not with the"
-                " secret of CLIENT_SECRET; remove it from one of the two"
-            )
-    return keys
-
-
-def check_buckets(
-    keys: Mapping[str, KeyRecord], settings: Settings, where: str
-) -> None:
-    """Refuse buckets of keys where the service itself stores in a folder.
-
-    Args:
-        keys: API keys.
-        settings: Where ``S3_BUCKET`` is.
-        where: What a line about it begins with.
-
-    Raises:
-        ConfigError: A key has one; the text names the label of that key.
-    """
-    for key, record in keys.items():
-        if record.bucket is not None and settings.s3_bucket is None:
-            raise ConfigError(
-                f"{where} key {label_of(key)}: bucket goes with S3_BUCKET, which is"
-                " not set; for example S3_BUCKET=my-recordings"
-            )
 
 
 def _check_unsigned(key: _Key, error: AuthenticationError) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from audiohook.recording.fields import Fields
 from audiohook.recording.render import Layout
 from audiohook.setting_values import (
+    CUSTOM_CONFIG_WORDS,
     check_job_params,
     check_language,
     check_part_of_prefix,
@@ -57,11 +58,11 @@ class Source(StrEnum):
     SERVICE = "service"
 
 
-NAMES: Final = ("language", "transcription", "layout", "keep_raw", "prefix", "mode")
-"""Names of the settings of a call, alike in ``customConfig`` and for a key."""
-
 NEITHER_WORD: Final = "neither"
 """Allows the mode of that name, which the word ``mode`` alone does not."""
+
+NAMES: Final = tuple(word for word in CUSTOM_CONFIG_WORDS if word != NEITHER_WORD)
+"""Names of the settings of a call, alike in ``customConfig`` and for a key."""
 
 # Once one of these is asked for, it says more than any choice of a language.
 ABOUT_LANGUAGE: Final = ("language_code", "language_codes", "language_detection")

@@ -14,8 +14,8 @@ import trio
 from rich.table import Table
 
 from audiohook import _ulaw, settings
-from audiohook.authentication import configured_keys
 from audiohook.errors import ConfigError
+from audiohook.keys import configured_keys
 from audiohook.recording.wav import read_info
 from audiohook.service import Service
 from audiohook.simulator.assemblyai import DEFAULT_KEY, Pace, StandIn

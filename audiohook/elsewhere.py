@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypedDict
+from typing import TYPE_CHECKING
 
-import trio
-from botocore.exceptions import BotoCoreError, ClientError
-
+from audiohook.aws_secrets import fetch_parameter
 from audiohook.errors import ConfigError
 from audiohook.key_ring import keys_to_store_by
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_store
-from audiohook.transcription.assemblyai import AssemblyAI, make_client
+from audiohook.transcribing import make_account
 from audiohook.transcription.errand import Errands
-from audiohook.transcription.pace import Pace
-from audiohook.transcription.parameters import Parameters
-from audiohook.transcription.steps import Steps, Terms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,9 +22,6 @@ if TYPE_CHECKING:
     from audiohook.recording.herald import Herald
     from audiohook.settings import Settings
     from audiohook.transcription.notices import Notice
-
-SECONDS = 1.0
-_GOODBYE_DEADLINE: Final = 2 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +72,7 @@ def find_key(settings: Settings, read: Callable[[str], str] | None = None) -> st
 
     Args:
         settings: Have it, or say where it is.
-        read: Reads a parameter; `read_parameter` if not given.
+        read: Reads a parameter; `fetch_parameter` if not given.
 
     Raises:
         ConfigError: There is none, or it cannot be read.
@@ -88,29 +80,7 @@ def find_key(settings: Settings, read: Callable[[str], str] | None = None) -> st
     check_settings(settings)
     if settings.assemblyai_api_key is not None:
         return settings.assemblyai_api_key.get_secret_value()
-    return (read or read_parameter)(settings.assemblyai_api_key_parameter or "")
-
-
-def read_parameter(name: str) -> str:
-    """Reads a secret from AWS's Parameter Store; it blocks.
-
-    Args:
-        name: Its name or ARN.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        found = _parameter_store().get_parameter(Name=name, WithDecryption=True)
-    except (BotoCoreError, ClientError) as exc:
-        code = type(exc).__name__
-        if isinstance(exc, ClientError):
-            code = str(exc.response.get("Error", {}).get("Code") or "?")
-        raise ConfigError(
-            f"ASSEMBLYAI_API_KEY_PARAMETER: {name} cannot be read ({code}): is it"
-            " there, in region AWS_REGION, and is ssm:GetParameter allowed?"
-        ) from exc
-    return found["Parameter"]["Value"].strip()
+    return (read or fetch_parameter)(settings.assemblyai_api_key_parameter or "")
 
 
 @asynccontextmanager
@@ -124,8 +94,7 @@ async def transcribing_elsewhere(
     """Has what sees to files in the bucket, while the block lasts.
 
     Args:
-        settings: Whatever holds for jobs in the recording process holds for these,
-            but for webhooks: nobody listens for them here.
+        settings: What the operator chose.
         key: For the service.
         log: For lines about transcripts and events.
         herald: Told of each file that is done with.
@@ -138,13 +107,12 @@ async def transcribing_elsewhere(
     store = make_store(settings, lambda: keys)
     assert isinstance(store, S3Store)
     assert settings.s3_bucket is not None
-    http = make_client(settings.assemblyai_base_url, key)
-    parameters, pace = Parameters.from_settings(settings), Pace()
+    account = make_account(settings, key)
     errands = Errands(
-        Steps(AssemblyAI(http), Terms(parameters), pace),
+        account.steps,
         store=store,
-        pace=pace,
-        parameters=parameters,
+        pace=account.pace,
+        parameters=account.parameters,
         log=log,
         deletes=settings.delete_transcript,
         herald=herald,
@@ -152,33 +120,5 @@ async def transcribing_elsewhere(
     try:
         yield Elsewhere(errands, settings.s3_bucket, settings.s3_key_prefix, log)
     finally:
-        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
-            await http.aclose()
+        await account.aclose()
         store.close()
-
-
-class Parameter(TypedDict):
-    """A parameter as the store tells it."""
-
-    Value: str
-
-
-class FoundParameter(TypedDict):
-    """Answer to ``GetParameter``."""
-
-    Parameter: Parameter
-
-
-class ParameterStore(Protocol):
-    """The call that we use. Source: botocore, ``data/ssm``."""
-
-    def get_parameter(self, *, Name: str, WithDecryption: bool) -> FoundParameter:
-        """Read a parameter."""
-
-
-def _parameter_store() -> ParameterStore:
-    # Slow to import, and not everybody needs it.
-    import boto3
-
-    client: ParameterStore = boto3.session.Session().client("ssm")
-    return client

@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose.
+"""The errors that pass from one room of the package to another.
 
 The tree::
 
@@ -22,15 +22,17 @@ The tree::
     ├── UnfinishedError            a job that a later try goes on with
     └── QueueError                 the queue of events did not do as asked
 
-Foreign exceptions are translated at the border of the one module that talks to
-the outside world in question, always with ``raise … from``.
+What only one room raises and catches is defined there. Foreign exceptions are
+translated at the border of the one module that talks to the outside world in
+question, with ``raise … from``; from None where the cause holds what nobody may read,
+such as a secret or a caller's number.
 """
 
 from __future__ import annotations
 
 
 class AudioHookError(Exception):
-    """Root of all errors raised on purpose by this package."""
+    """Root of all errors that say what is wrong in words for people."""
 
 
 class ConfigError(AudioHookError):
@@ -117,7 +119,11 @@ class UploadError(AudioHookError):
 
 
 class KeyExistsError(UploadError):
-    """The key is taken by an object that is not the one we were storing."""
+    """The key is taken by an object that is not the one we were storing.
+
+    Attributes:
+        key: Which.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key} exists and holds something else", retryable=False)
@@ -125,7 +131,11 @@ class KeyExistsError(UploadError):
 
 
 class UploadGoneError(UploadError):
-    """An upload in parts is no longer there: it must be begun anew."""
+    """An upload in parts is no longer there: it must be begun anew.
+
+    Attributes:
+        key: Of the object that it was to become.
+    """
 
     def __init__(self, key: str) -> None:
         super().__init__(f"{key}: the upload in parts is gone; it must begin anew")

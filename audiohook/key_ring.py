@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from audiohook.authentication import check_buckets, configured_keys
+from audiohook.aws_secrets import fetch_secret
 from audiohook.errors import ConfigError, UploadError
-from audiohook.keys import label_of, parse_keys
-from audiohook.secrets_manager import fetch_secret
+from audiohook.keys import check_buckets, configured_keys, label_of, parse_keys
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from audiohook.call_settings import EXAMPLES, NAMES, read_value
 from audiohook.errors import ConfigError
+from audiohook.protocol.messages import canonical_uuid
 from audiohook.setting_values import (
     API_KEY_PATTERN,
     Rate,
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from audiohook.settings import Settings
+
 MIB: Final = 1024 * 1024
 
 MOST_BYTES: Final = 4 * MIB
@@ -41,7 +44,6 @@ _MOST_SECRETS: Final = 8
 _MOST_ORGANIZATIONS: Final = 100
 _MOST_DAYS: Final = 36_500
 _MOST_CALLS: Final = 1_000_000
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EXAMPLE: Final = '{"my-api-key": "bXktc2VjcmV0", "unsigned-key": null}'
 
 
@@ -117,6 +119,62 @@ def read_keys_file(path: Path) -> dict[str, KeyRecord]:
     except OSError as error:
         _fault(where, f"cannot be read ({error.strerror})")
     return parse_keys(data, where)
+
+
+def configured_keys(settings: Settings) -> dict[str, KeyRecord]:
+    """Gather the keys that the settings and their file name.
+
+    Blocking: it reads `Settings.api_keys_file`, so it is also what to call when
+    that file may have changed.
+
+    Args:
+        settings: Where ``API_KEY``, ``CLIENT_SECRET`` and ``API_KEYS_FILE`` are.
+
+    Returns:
+        API keys with what goes with them; empty if the settings name none.
+
+    Raises:
+        ConfigError: If the file cannot be used, or gives ``API_KEY`` another
+            secret than ``CLIENT_SECRET``.
+    """
+    keys: dict[str, KeyRecord] = {}
+    if settings.api_keys_file is not None:
+        keys = read_keys_file(settings.api_keys_file)
+        check_buckets(keys, settings, f"API_KEYS_FILE: {settings.api_keys_file}")
+    if settings.api_key is not None:
+        key = settings.api_key.get_secret_value()
+        secret = None
+        if settings.client_secret is not None:
+            secret = decode_secret(settings.client_secret.get_secret_value())
+        record = KeyRecord.of(secret)
+        known = keys.setdefault(key, record)
+        if known.secrets != record.secrets:
+            raise ConfigError(
+                "API_KEYS_FILE: also holds the key of API_KEY, but not with the"
+                " secret of CLIENT_SECRET; remove it from one of the two"
+            )
+    return keys
+
+
+def check_buckets(
+    keys: Mapping[str, KeyRecord], settings: Settings, where: str
+) -> None:
+    """Refuse buckets of keys where the service itself stores in a folder.
+
+    Args:
+        keys: API keys.
+        settings: Where ``S3_BUCKET`` is.
+        where: What a line about it begins with.
+
+    Raises:
+        ConfigError: A key has one; the text names the label of that key.
+    """
+    for key, record in keys.items():
+        if record.bucket is not None and settings.s3_bucket is None:
+            raise ConfigError(
+                f"{where} key {label_of(key)}: bucket goes with S3_BUCKET, which is"
+                " not set; for example S3_BUCKET=my-recordings"
+            )
 
 
 def parse_keys(data: bytes, where: str) -> dict[str, KeyRecord]:
@@ -250,15 +308,14 @@ def _read_secrets(value: object) -> tuple[bytes, ...]:
 
 def _read_organizations(value: object) -> frozenset[str]:
     given = value if isinstance(value, list) else [value]
-    ids = [each.lower() for each in given if isinstance(each, str)]
-    right = len(ids) == len(given) and 0 < len(ids) <= _MOST_ORGANIZATIONS
-    if not right or not all(_UUID.fullmatch(each) for each in ids):
+    ids = [canonical_uuid(each) if isinstance(each, str) else None for each in given]
+    if not 0 < len(ids) <= _MOST_ORGANIZATIONS or None in ids:
         raise _FieldError(
             "organization",
             "is neither the id of an organisation nor a list of such",
             '"d7934305-0972-4844-938e-9060eef73d05"',
         )
-    return frozenset(ids)
+    return frozenset(each for each in ids if each is not None)
 
 
 def _text_checked(

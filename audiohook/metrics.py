@@ -246,14 +246,12 @@ class Metrics:
             "outcome",
             WEBHOOK_OUTCOMES,
         )
-
         self.notifications = self._counter(
             "audiohook_notifications",
             "Notifications of what becomes of calls: sent, tried in vain, given up.",
             "outcome",
             NOTIFICATION_OUTCOMES,
         )
-
         self.genesys_events = self._counter(
             "audiohook_genesys_events",
             "Operational events that Genesys has handed in, by what they were.",

@@ -14,8 +14,8 @@ import trio
 
 from audiohook import logs
 from audiohook.api.tokens import read_tokens_file
-from audiohook.authentication import configured_keys
 from audiohook.errors import ConfigError
+from audiohook.keys import configured_keys
 from audiohook.settings import Settings
 from audiohook.tls import make_admin_tls_context, make_tls_context, renewable
 

@@ -28,8 +28,8 @@ from audiohook.api.surroundings import Surroundings as ApiSurroundings
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
-from audiohook.call import Surroundings
 from audiohook.call_settings import Chooser
+from audiohook.call_surroundings import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.erasing import Places, make_erasing
@@ -65,6 +65,7 @@ from audiohook.web.surroundings import Surroundings as WebSurroundings
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
@@ -77,7 +78,10 @@ if TYPE_CHECKING:
     from audiohook.recording.spooled import SpooledCall
     from audiohook.settings import Settings
     from audiohook.storage.delivery import DeliveryStatistics
-    from audiohook.transcription.scheduler import TranscriptionStatistics
+    from audiohook.transcription.scheduler import (
+        Transcriptions,
+        TranscriptionStatistics,
+    )
 
 SECONDS = 1.0
 
@@ -158,8 +162,8 @@ class Service:
         keys: API keys and what goes with them.
         log: Where lines go.
         clock: Unix time in seconds.
-        read_settings: Finds the settings anew, for :meth:`reload`. It may block, and
-            raise `ConfigError`.
+        read_settings: Finds the settings anew, for `reload`. It may block, and raise
+            `ConfigError`.
         notifier: Reaches the service manager, if there is one.
         inherited: Listening sockets that the service manager has handed over, see
             `audiohook.systemd.inherited_sockets`.
@@ -168,6 +172,7 @@ class Service:
         metrics: What it counts.
         desk: Where its calls come in.
         index: What recordings are found by.
+        admin_port: The other port, for health and metrics; 0 until it is open.
 
     Raises:
         ConfigError: The certificate, its key or the file of tokens cannot be used.
@@ -277,7 +282,6 @@ class Service:
             + _LAST_REQUESTS_DEADLINE
             + _LAST_WORDS_DEADLINE,
         )
-        spool_folder = settings.recordings_dir / SPOOL_FOLDER
         self._erasing = make_erasing(
             settings,
             store=self._store,
@@ -288,7 +292,7 @@ class Service:
                 desk=self.desk,
                 spool=self._spool,
                 deliveries=self._deliveries,
-                jobs=None if self._transcribing is None else self._transcribing.jobs,
+                jobs=self._jobs,
             ),
             spool=self._spool,
             outbox=None if self._notifying is None else self._notifying.outbox,
@@ -299,10 +303,31 @@ class Service:
             lambda: keeps_of(settings, authenticator.records().values()),
             place=Places(settings, self._store, authenticator.records).at,
             index=self.index,
-            spool=spool_folder,
+            spool=self._spool_folder,
             log=log,
             clock=clock,
         )
+        self._admin = self._make_admin(
+            tokens, sockets.get(ADMIN_SOCKETS, ()), clock=clock
+        )
+        self.admin_port = 0
+
+    def _make_admin(
+        self,
+        tokens: Tokens,
+        inherited: Sequence[socket.socket],
+        *,
+        clock: Callable[[], float],
+    ) -> AdminServer:
+        """Makes the other port, with all that is to be seen and asked there.
+
+        Args:
+            tokens: Those of the API.
+            inherited: Listening sockets for it that the service manager has handed
+                over.
+            clock: Unix time in seconds.
+        """
+        settings = self._settings
         api = make_room(
             ApiSurroundings(
                 live=self.desk.live_calls,
@@ -310,29 +335,26 @@ class Service:
                 index=self.index,
                 store=self._store,
                 prefix=settings.s3_key_prefix,
-                spool=spool_folder,
+                spool=self._spool_folder,
                 base=BASE,
-                log=log,
+                log=self._log,
                 eraser=self._erasing.eraser,
             ),
             tokens,
             missed=Missed(
-                EventLedger(spool_folder / EVENTS_FOLDER),
+                EventLedger(self._spool_folder / EVENTS_FOLDER),
                 self.index,
                 waiting=self._waiting_conversations,
                 metrics=self.metrics,
-                log=log,
+                log=self._log,
                 clock=clock,
             ),
-            log=log,
+            log=self._log,
         )
-        lookout = Lookout(self, spool_folder, clock=clock)
+        lookout = Lookout(self, self._spool_folder, clock=clock)
         glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
         backlog = Backlog(
-            self._deliveries,
-            None if self._transcribing is None else self._transcribing.jobs,
-            lookout,
-            store_fault=self._store_fault,
+            self._deliveries, self._jobs, lookout, store_fault=self._store_fault
         )
         page = make_page(
             settings,
@@ -344,16 +366,16 @@ class Service:
                 index=self.index,
                 store=self._store,
                 prefix=settings.s3_key_prefix,
-                log=log,
+                log=self._log,
                 clock=clock,
             ),
-            sockets.get(ADMIN_SOCKETS, ()),
-            log=log,
+            inherited,
+            log=self._log,
         )
-        self._admin = AdminServer(
+        return AdminServer(
             make_app(
                 self,
-                spool=spool_folder,
+                spool=self._spool_folder,
                 hosts=hosts_for(settings.admin_host),
                 rooms=[api, *page],
                 lookout=lookout,
@@ -361,11 +383,19 @@ class Service:
             ),
             host=settings.admin_host,
             port=settings.admin_port,
-            inherited=sockets.get(ADMIN_SOCKETS, ()),
+            inherited=inherited,
             tls=self._reloader.admin_tls_context(),
-            log=log,
+            log=self._log,
         )
-        self.admin_port = 0
+
+    @property
+    def _spool_folder(self) -> Path:
+        return self._settings.recordings_dir / SPOOL_FOLDER
+
+    @property
+    def _jobs(self) -> Transcriptions | None:
+        """What sees to transcripts; None if transcription is off."""
+        return None if self._transcribing is None else self._transcribing.jobs
 
     def statistics(self) -> ServiceStatistics:
         """Returns how the service does."""
@@ -379,9 +409,7 @@ class Service:
             spool=self._spool.statistics(),
             deliveries=self._deliveries.statistics(),
             store_fault=self._store_fault(),
-            transcriptions=None
-            if self._transcribing is None
-            else self._transcribing.jobs.statistics(),
+            transcriptions=None if self._jobs is None else self._jobs.statistics(),
             index=self.index.statistics(),
             notifications=None
             if self._notifying is None
@@ -419,7 +447,7 @@ class Service:
     async def run(
         self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Runs until :meth:`stop`, and drains.
+        """Runs until `stop`, and drains.
 
         Args:
             task_status: Told the port once calls are taken.
@@ -428,8 +456,8 @@ class Service:
             ConfigError: An address cannot be listened on.
             SpoolError: The spool cannot be used.
 
-        *Cancellation:* Live calls are sealed as far as they came, see
-        :meth:`hurry`; what is not stored is left to the next start.
+        *Cancellation:* Live calls are sealed as far as they came, see `hurry`; what
+        is not stored is left to the next start.
         """
         raise_file_limit(self._settings.max_calls)
         async with trio.open_nursery() as foundation:
@@ -445,8 +473,8 @@ class Service:
                     self.index.run,
                     self._erasing.eraser.run,
                 ]
-                if self._transcribing is not None:
-                    works.append(self._transcribing.jobs.run)
+                if self._jobs is not None:
+                    works.append(self._jobs.run)
                 for work in works:
                     await foundation.start(self._stand, work)
                 self.admin_port = await foundation.start(self._admin.run)
@@ -460,9 +488,9 @@ class Service:
                 await self._serve_calls(task_status)
                 with trio.move_on_after(_SETTLE_DEADLINE):
                     await self._deliveries.wait_settled()
-                if self._transcribing is not None:
+                if self._jobs is not None:
                     with trio.move_on_after(_LAST_REQUESTS_DEADLINE):
-                        await self._transcribing.jobs.stop()
+                        await self._jobs.stop()
                 if self._notifying is not None:
                     with trio.move_on_after(_LAST_WORDS_DEADLINE):
                         await self._notifying.settle()
@@ -490,9 +518,7 @@ class Service:
         """Which conversations are live, or wait to be stored, here or beside us."""
         records = self._spool.records()
         own = {record.opened.session_id for record in records}
-        others = await trio.to_thread.run_sync(
-            look_elsewhere, self._settings.recordings_dir / SPOOL_FOLDER, own
-        )
+        others = await trio.to_thread.run_sync(look_elsewhere, self._spool_folder, own)
         here = {record.opened.conversation_id.lower() for record in records}
         return here | {each.lower() for each in others}
 

@@ -43,6 +43,19 @@ _MAX_PREFIX_BYTES = 512
 _MAX_PART_BYTES = 128
 # Source: Amazon S3 User Guide, "Categorizing your objects using tags".
 _MAX_TAGS = 10
+_MAX_TAG_NAME_CHARS = 128
+_MAX_TAG_VALUE_CHARS = 256
+_MAX_PARAMS_BYTES = 1024 * 1024
+_LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
+# One that is easily guessed is none. Source: NIST SP 800-63B, and more.
+_SHORTEST_PASSWORD = 12
+# Peaks of a 16-bit sample lie between these.
+_LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
+_MOST_NOTIFY_SECRETS = 2
+_NOTIFY_SECRET_BYTES = 24, 64
+# Sessions that may be opened at once after a quiet time, in seconds of the rate.
+_BURST_SECONDS = 10
+
 CUSTOM_CONFIG_WORDS = (
     "language",
     "transcription",
@@ -62,22 +75,8 @@ JOB_OWN_PARAMS = (
 )
 """Parameters that every transcription job gets by itself; nobody sets them."""
 
-_MAX_PARAMS_BYTES = 1024 * 1024
-_LANGUAGE_PATTERN = re.compile(r"call|detect|[a-z]{2,3}(?:_[a-z0-9]{2,8}){0,3}")
-# One that is easily guessed is none. Source: NIST SP 800-63B, and more.
-_SHORTEST_PASSWORD = 12
-# Peaks of a 16-bit sample lie between these.
-_LEAST_DBFS, _MOST_DBFS = -96.0, 0.0
-
-
 NOTIFY_KINDS = ("opened", "stored", "transcribed", "failed", "erased")
 """What may be told of calls: `audiohook.notify.event.Kind`."""
-
-_MOST_NOTIFY_SECRETS = 2
-_NOTIFY_SECRET_BYTES = 24, 64
-
-# Sessions that may be opened at once after a quiet time, in seconds of the rate.
-_BURST_SECONDS = 10
 
 
 class Rate(NamedTuple):
@@ -297,8 +296,14 @@ def _tags(value: object) -> object:
         raise ValueError("is not name=value, joined by &") from None
     if len(tags) > _MAX_TAGS or len(dict(tags)) < len(tags):
         raise ValueError(f"must be at most {_MAX_TAGS} tags, each name once")
-    if any(len(name) > 128 or len(text) > 256 for name, text in tags):
-        raise ValueError("has a name over 128 or a value over 256 characters")
+    if any(
+        len(name) > _MAX_TAG_NAME_CHARS or len(text) > _MAX_TAG_VALUE_CHARS
+        for name, text in tags
+    ):
+        raise ValueError(
+            f"has a name over {_MAX_TAG_NAME_CHARS} or a value over"
+            f" {_MAX_TAG_VALUE_CHARS} characters"
+        )
     return dict(tags)
 
 
@@ -407,10 +412,13 @@ def _silence(value: object) -> object:
     return value
 
 
+def _split(text: str) -> list[str]:
+    """Take a list with commas between apart; what is empty does not count."""
+    return [word for each in text.split(",") if (word := each.strip())]
+
+
 def _words(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return [word for each in value.split(",") if (word := each.strip())]
+    return _split(value) if isinstance(value, str) else value
 
 
 def _custom_config_words(value: list[str]) -> list[str]:
@@ -422,10 +430,7 @@ def _custom_config_words(value: list[str]) -> list[str]:
 
 
 def _networks(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    words = [word for each in value.split(",") if (word := each.strip())]
-    return Networks(words)
+    return Networks(_split(value)) if isinstance(value, str) else value
 
 
 def _no_constant(_: str) -> object:

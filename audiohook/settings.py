@@ -84,6 +84,22 @@ AWS_OTHER = "AWS_*"
 """Name under which further ``AWS_…`` names of ``.env`` are gathered."""
 
 
+# Settings that mean nothing without another, and which that is.
+_COMPANIONS = (
+    ("client_secret", "api_key"),
+    ("aws_access_key_id", "aws_secret_access_key"),
+    ("aws_secret_access_key", "aws_access_key_id"),
+    ("proxy_protocol", "trusted_proxies"),
+    ("webhook_secret", "webhook_url"),
+    ("notify_url", "notify_secret"),
+    ("notify_secret", "notify_url"),
+    ("tls_certificate", "tls_key"),
+    ("tls_key", "tls_certificate"),
+    ("admin_tls", "tls_certificate"),
+    ("admin_client_ca", "tls_certificate"),
+)
+
+
 class Description(NamedTuple):
     """One setting as a reader needs it.
 
@@ -517,39 +533,21 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        faults = [*self._pair_faults(), *self._tls_faults()]
+        faults = [*self._pair_faults(), *self._file_faults()]
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
     def _pair_faults(self) -> Iterator[str]:
-        if self.client_secret and not self.api_key:
-            yield "CLIENT_SECRET: goes with API_KEY, which is not set"
-        if self.aws_access_key_id and not self.aws_secret_access_key:
-            yield "AWS_ACCESS_KEY_ID: goes with AWS_SECRET_ACCESS_KEY, which is not set"
-        if self.aws_secret_access_key and not self.aws_access_key_id:
-            yield "AWS_SECRET_ACCESS_KEY: goes with AWS_ACCESS_KEY_ID, which is not set"
         if self.s3_kms_key_id and self.s3_encryption != "aws:kms":
             yield "S3_KMS_KEY_ID: goes with S3_ENCRYPTION=aws:kms"
-        if self.proxy_protocol and not self.trusted_proxies:
-            yield "PROXY_PROTOCOL: goes with TRUSTED_PROXIES, which is not set"
-        if self.webhook_secret and not self.webhook_url:
-            yield "WEBHOOK_SECRET: goes with WEBHOOK_URL, which is not set"
-        if self.notify_url and not self.notify_secret:
-            yield "NOTIFY_URL: goes with NOTIFY_SECRET, which is not set"
-        if self.notify_secret and not self.notify_url:
-            yield "NOTIFY_SECRET: goes with NOTIFY_URL, which is not set"
+        for name, other in _COMPANIONS:
+            if getattr(self, name) and not getattr(self, other):
+                yield f"{name.upper()}: goes with {other.upper()}, which is not set"
         if self.port == self.admin_port != 0:
             yield "ADMIN_PORT: must not be the same as PORT"
 
-    def _tls_faults(self) -> Iterator[str]:
-        if self.tls_certificate and not self.tls_key:
-            yield "TLS_CERTIFICATE: goes with TLS_KEY, which is not set"
-        if self.tls_key and not self.tls_certificate:
-            yield "TLS_KEY: goes with TLS_CERTIFICATE, which is not set"
-        for name in ("admin_tls", "admin_client_ca"):
-            if getattr(self, name) and not self.tls_certificate:
-                yield f"{name.upper()}: goes with TLS_CERTIFICATE, which is not set"
+    def _file_faults(self) -> Iterator[str]:
         for name in ("tls_certificate", "tls_key", "admin_client_ca"):
             path: Path | None = getattr(self, name)
             try:

@@ -96,12 +96,12 @@ async def transcribe(
     Raises:
         ConfigError: There is no key for the service.
     """
-    account = make_account(settings)
-    if account is None:
+    if settings.assemblyai_api_key is None:
         raise ConfigError(
             "ASSEMBLYAI_API_KEY: is not set, and without it nothing can be transcribed;"
             " for example ASSEMBLYAI_API_KEY=0123456789abcdef0123456789abcdef"
         )
+    account = make_account(settings, settings.assemblyai_api_key.get_secret_value())
     keys = await keys_to_store_by(settings, log=log)
     store = make_store(settings, lambda: keys)
     try:

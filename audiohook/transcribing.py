@@ -53,8 +53,7 @@ class Transcribing:
 
     async def aclose(self) -> None:
         """Closes connections."""
-        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
-            await self.http.aclose()
+        await _close(self.http)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +74,25 @@ class ServiceAccount:
 
     async def aclose(self) -> None:
         """Closes connections."""
-        with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
-            await self.http.aclose()
+        await _close(self.http)
 
 
-def make_account(settings: Settings) -> ServiceAccount | None:
-    """Makes what sends to the service; None without a key for it.
+async def _close(http: httpx.AsyncClient) -> None:
+    with trio.move_on_after(_GOODBYE_DEADLINE, shield=True):
+        await http.aclose()
+
+
+def make_account(settings: Settings, key: str) -> ServiceAccount:
+    """Makes what sends to the service.
 
     No reports are asked for: nobody waits for them.
+
+    Args:
+        settings: Whatever holds for jobs in the recording process holds for these,
+            but for webhooks.
+        key: For the service.
     """
-    if settings.assemblyai_api_key is None:
-        return None
-    http = make_client(
-        settings.assemblyai_base_url, settings.assemblyai_api_key.get_secret_value()
-    )
+    http = make_client(settings.assemblyai_base_url, key)
     pace, parameters = Pace(), Parameters.from_settings(settings)
     steps = Steps(AssemblyAI(http), Terms(parameters), pace)
     return ServiceAccount(steps, pace, parameters, http)

@@ -1,15 +1,16 @@
-"""Settings that all tests share."""
+"""Settings and fixtures that all tests share."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import structlog.testing
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile(
@@ -30,6 +31,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def lines() -> Iterator[list[Any]]:
+    """Lines of our log, as they are written: each a dict, with its ``event``."""
+    with structlog.testing.capture_logs() as captured:
+        yield cast("list[Any]", captured)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,8 +14,8 @@ import structlog
 import trio
 
 from audiohook import settings
-from audiohook.authentication import configured_keys
 from audiohook.key_ring import KeyRing
+from audiohook.keys import configured_keys
 from audiohook.service import Service
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions

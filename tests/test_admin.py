@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-import structlog
-import structlog.testing
 import trio
 
 from audiohook.admin import pages
@@ -17,14 +15,7 @@ from tests.house import House, house, make_service
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture(autouse=True)

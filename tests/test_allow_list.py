@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 
 from audiohook import settings
@@ -19,18 +18,9 @@ from tests.house import KEY, House, house, upgrade_request
 from tests.ingest.test_proxy_header import proxy_header
 from tests.test_tls import client_context, write_pair
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 LOOPBACK = Networks(["127.0.0.0/8"])
 GENESYS = Networks(["198.51.100.0/24"])
 UPGRADE = upgrade_request()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 def forwarded(*values: str) -> bytes:

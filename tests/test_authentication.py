@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,22 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiohook import settings as settings_module
-from audiohook.authentication import (
-    FAILURE_DELAY,
-    Authenticator,
-    Credentials,
-    configured_keys,
-)
-from audiohook.errors import AuthenticationError, ConfigError
-from audiohook.keys import KeyRecord, read_keys_file
+from audiohook.authentication import FAILURE_DELAY, Authenticator, Credentials
+from audiohook.errors import AuthenticationError
+from audiohook.keys import KeyRecord
 from audiohook.protocol.signature import NonceCache, Refusal, sign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from audiohook.settings import Settings
 
 NOW = 1_700_000_000.0
 TARGET = b"/api/v1/audiohook/ws?x=1"
@@ -330,115 +321,3 @@ def test_header_of_many_kilobytes_refused_cleanly(
         assert authenticator.authenticate(long, TARGET, now=NOW).retry_attempt is None
     else:
         assert refusal(authenticator, long)[1] == 401
-
-
-# The file of keys
-
-
-def keys_file(folder: Path, text: str | bytes) -> Path:
-    path = folder / "keys.json"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def test_keys_file_read(tmp_path: Path) -> None:
-    path = keys_file(
-        tmp_path,
-        '{"a": "MDEyMzQ1Njc4OWFiY2RlZg==", "b+/-_=": "MDEyMzQ1Njc4OWFiY2RlZg",'
-        ' "c": "", "d": null}',
-    )
-    assert read_keys_file(path) == {
-        "a": KeyRecord.of(SECRET),
-        "b+/-_=": KeyRecord.of(SECRET),
-        "c": KeyRecord(),
-        "d": KeyRecord(),
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("", "is not JSON"),
-        ('{"hush": "hush"', "is not JSON"),
-        (b'{"hush": "\xff"}', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ('["hush"]', "is not one JSON object"),
-        ("null", "is not one JSON object"),
-        ("{}", "holds no key"),
-        ('{"a": null, "hush hush": null}', "entry 2: the key is not of the form"),
-        ('{"": null}', "entry 1: the key is not of the form"),
-        ('{"a\\n": null}', "entry 1: the key is not of the form"),
-        (
-            '{"hush": null, "b": null, "hush": null}',
-            "entry 3 (key dc8331bc): the key is there twice",
-        ),
-        ('{"a": null, "b": 1}', "entry 2 (key 3e23e816): the secret is neither text"),
-        ('{"a": {"hush": 1}}', "entry 1 (key ca978112): secret is missing"),
-        ('{"a": "hush!"}', "entry 1 (key ca978112): the secret is not base64"),
-        ('{"a": "hushh"}', "entry 1 (key ca978112): the secret is not base64"),
-        ('{"a": "hush\\n"}', "entry 1 (key ca978112): the secret is not base64"),
-    ],
-)
-def test_keys_file_fault_is_one_line_without_secrets(
-    tmp_path: Path, text: str | bytes, fault: str
-) -> None:
-    path = keys_file(tmp_path, text)
-    with pytest.raises(ConfigError) as caught:
-        read_keys_file(path)
-    line = str(caught.value)
-    assert line.startswith(f"API_KEYS_FILE: {path} {fault}")
-    assert "; for example " in line
-    assert "\n" not in line
-    assert "hush" not in line
-    assert caught.value.__suppress_context__
-
-
-def test_keys_file_absent(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
-        read_keys_file(tmp_path / "absent")
-
-
-def test_keys_file_example_in_message_is_good(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as caught:
-        read_keys_file(tmp_path / "absent")
-    example = str(caught.value).partition("for example ")[2]
-    assert len(read_keys_file(keys_file(tmp_path, example))) == 2
-
-
-def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **flags: object) -> Settings:
-    for description in settings_module.describe():
-        monkeypatch.delenv(description.name, raising=False)
-    return settings_module.load(env_file=tmp_path / "absent", **flags)
-
-
-def test_configured_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
-    assert configured_keys(load(tmp_path, monkeypatch)) == {}
-    settings = load(tmp_path, monkeypatch, api_key="b")
-    assert configured_keys(settings) == {"b": KeyRecord()}
-    settings = load(tmp_path, monkeypatch, api_keys_file=path, api_key="c")
-    assert configured_keys(settings) == {
-        "a": KeyRecord.of(SECRET),
-        "b": KeyRecord(),
-        "c": KeyRecord(),
-    }
-    settings = load(
-        tmp_path,
-        monkeypatch,
-        api_keys_file=path,
-        api_key="a",
-        client_secret="MDEyMzQ1Njc4OWFiY2RlZg==",
-    )
-    assert configured_keys(settings) == {"a": KeyRecord.of(SECRET), "b": KeyRecord()}
-
-
-@pytest.mark.parametrize(
-    "flags", [{"api_key": "a"}, {"api_key": "b", "client_secret": "MDEy"}]
-)
-def test_configured_keys_contradiction_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
-) -> None:
-    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
-    settings = load(tmp_path, monkeypatch, api_keys_file=path, **flags)
-    with pytest.raises(ConfigError, match="not with the secret of CLIENT_SECRET"):
-        configured_keys(settings)

@@ -21,7 +21,7 @@ from audiohook.simulator.client import place_call
 from audiohook.simulator.dialogue import Dialogue
 from audiohook.simulator.options import CallOptions
 from tests.house import KEY, House, house
-from tests.protocol.test_session import Peer, at
+from tests.protocol.peer import Peer, at
 from tests.reference_ulaw import decode
 from tests.waiting import wait_until
 

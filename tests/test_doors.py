@@ -3,11 +3,10 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 
 from audiohook import settings
@@ -17,16 +16,7 @@ from audiohook.ingest.listener import Listener
 from audiohook.ingest.pump import Pump
 from tests.house import KEY
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 def make(*inherited: socket.socket, **flags: object) -> Doors:

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.systemd import Notifier
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from trio.testing import MockClock
 
@@ -56,12 +55,6 @@ class Body:
         if self.alive and self.vitals.lanes:
             self.vitals = replace(self.vitals, passes=self.vitals.passes + 1)
         return self.vitals
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture

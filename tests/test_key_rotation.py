@@ -13,8 +13,9 @@ import structlog
 
 from audiohook import settings
 from audiohook.api.tokens import Tokens
-from audiohook.authentication import Authenticator, configured_keys
+from audiohook.authentication import Authenticator
 from audiohook.errors import AuthenticationError
+from audiohook.keys import configured_keys
 from audiohook.protocol.signature import sign
 from audiohook.reload import Reloader
 from tests.house import ORGANIZATION, SESSION, key_ring

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiohook import settings as settings_module
 from audiohook.call_settings import Mode
 from audiohook.errors import ConfigError
 from audiohook.keys import (
     MOST_BYTES,
     KeyLimits,
     KeyRecord,
+    configured_keys,
     label_of,
     parse_keys,
     read_keys_file,
@@ -24,6 +26,8 @@ from audiohook.setting_values import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from audiohook.settings import Settings
 
 WHERE = "API_KEYS_FILE: /keys.json"
 ORGANIZATION = "d7934305-0972-4844-938e-9060eef73d05"
@@ -187,3 +191,120 @@ def test_anything_is_read_or_refused_in_one_line(entry: object) -> None:
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said
+
+
+# The file of keys, and what else names some.
+
+LONG_SECRET = b"0123456789abcdef"
+
+
+def keys_file(folder: Path, text: str | bytes) -> Path:
+    path = folder / "keys.json"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_keys_file_read(tmp_path: Path) -> None:
+    path = keys_file(
+        tmp_path,
+        '{"a": "MDEyMzQ1Njc4OWFiY2RlZg==", "b+/-_=": "MDEyMzQ1Njc4OWFiY2RlZg",'
+        ' "c": "", "d": null}',
+    )
+    assert read_keys_file(path) == {
+        "a": KeyRecord.of(LONG_SECRET),
+        "b+/-_=": KeyRecord.of(LONG_SECRET),
+        "c": KeyRecord(),
+        "d": KeyRecord(),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is not JSON"),
+        ('{"hush": "hush"', "is not JSON"),
+        (b'{"hush": "\xff"}', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('["hush"]', "is not one JSON object"),
+        ("null", "is not one JSON object"),
+        ("{}", "holds no key"),
+        ('{"a": null, "hush hush": null}', "entry 2: the key is not of the form"),
+        ('{"": null}', "entry 1: the key is not of the form"),
+        ('{"a\\n": null}', "entry 1: the key is not of the form"),
+        (
+            '{"hush": null, "b": null, "hush": null}',
+            "entry 3 (key dc8331bc): the key is there twice",
+        ),
+        ('{"a": null, "b": 1}', "entry 2 (key 3e23e816): the secret is neither text"),
+        ('{"a": {"hush": 1}}', "entry 1 (key ca978112): secret is missing"),
+        ('{"a": "hush!"}', "entry 1 (key ca978112): the secret is not base64"),
+        ('{"a": "hushh"}', "entry 1 (key ca978112): the secret is not base64"),
+        ('{"a": "hush\\n"}', "entry 1 (key ca978112): the secret is not base64"),
+    ],
+)
+def test_keys_file_fault_is_one_line_without_secrets(
+    tmp_path: Path, text: str | bytes, fault: str
+) -> None:
+    path = keys_file(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        read_keys_file(path)
+    line = str(caught.value)
+    assert line.startswith(f"API_KEYS_FILE: {path} {fault}")
+    assert "; for example " in line
+    assert "\n" not in line
+    assert "hush" not in line
+    assert caught.value.__suppress_context__
+
+
+def test_keys_file_absent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read \(No such file"):
+        read_keys_file(tmp_path / "absent")
+
+
+def test_keys_file_example_in_message_is_good(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_keys_file(tmp_path / "absent")
+    example = str(caught.value).partition("for example ")[2]
+    assert len(read_keys_file(keys_file(tmp_path, example))) == 2
+
+
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **flags: object) -> Settings:
+    for description in settings_module.describe():
+        monkeypatch.delenv(description.name, raising=False)
+    return settings_module.load(env_file=tmp_path / "absent", **flags)
+
+
+def test_configured_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
+    assert configured_keys(load(tmp_path, monkeypatch)) == {}
+    settings = load(tmp_path, monkeypatch, api_key="b")
+    assert configured_keys(settings) == {"b": KeyRecord()}
+    settings = load(tmp_path, monkeypatch, api_keys_file=path, api_key="c")
+    assert configured_keys(settings) == {
+        "a": KeyRecord.of(LONG_SECRET),
+        "b": KeyRecord(),
+        "c": KeyRecord(),
+    }
+    settings = load(
+        tmp_path,
+        monkeypatch,
+        api_keys_file=path,
+        api_key="a",
+        client_secret="MDEyMzQ1Njc4OWFiY2RlZg==",
+    )
+    assert configured_keys(settings) == {
+        "a": KeyRecord.of(LONG_SECRET),
+        "b": KeyRecord(),
+    }
+
+
+@pytest.mark.parametrize(
+    "flags", [{"api_key": "a"}, {"api_key": "b", "client_secret": "MDEy"}]
+)
+def test_configured_keys_contradiction_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: dict[str, object]
+) -> None:
+    path = keys_file(tmp_path, json.dumps({"a": "MDEyMzQ1Njc4OWFiY2RlZg", "b": None}))
+    settings = load(tmp_path, monkeypatch, api_keys_file=path, **flags)
+    with pytest.raises(ConfigError, match="not with the secret of CLIENT_SECRET"):
+        configured_keys(settings)

@@ -5,19 +5,18 @@ import logging
 import os
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
-import structlog.testing
 import trio
 import trio.testing
 
 from audiohook import logs, settings
 from audiohook.api.tokens import Tokens
-from audiohook.authentication import Authenticator, configured_keys
+from audiohook.authentication import Authenticator
 from audiohook.errors import AuthenticationError, ConfigError
-from audiohook.keys import KeyRecord
+from audiohook.keys import KeyRecord, configured_keys
 from audiohook.reload import Reloader
 from tests.house import KEY, ORGANIZATION, SESSION, key_ring
 from tests.test_tls import client_context, shake_hands, write_pair
@@ -27,12 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OLD, NEW = "b2xkIGtleQ==", "bmV3IGtleQ=="
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture(autouse=True)

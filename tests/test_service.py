@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import resource
 import wave
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,10 @@ import pytest
 import trio
 import trustme
 
-from audiohook import settings
 from audiohook.errors import ConfigError
-from audiohook.file_limit import raise_file_limit
 from audiohook.protocol.messages import Channel
 from audiohook.recovery import recover
-from audiohook.tls import make_tls_context
-from tests.house import KEY, House, house, make_service, upgrade_request
+from tests.house import House, house, make_service, upgrade_request
 from tests.reference_frames import TEXT, frame
 from tests.reference_ulaw import decode
 from tests.waiting import wait_until
@@ -269,27 +265,6 @@ async def test_port_in_use_is_one_line(tmp_path: Path) -> None:
             await second.run()
         faults = caught.value.split(ConfigError)[0]
         assert f"PORT: {it.port} is in use" in repr(faults)
-
-
-def test_unusable_certificate_is_one_line(tmp_path: Path) -> None:
-    pem = tmp_path / "x.pem"
-    pem.write_text("not a certificate")
-    chosen = settings.load(
-        env_file=tmp_path / "none", tls_certificate=pem, tls_key=pem, api_key=KEY
-    )
-    with pytest.raises(ConfigError, match="TLS_CERTIFICATE: cannot be used"):
-        make_tls_context(chosen)
-
-
-def test_too_few_files_for_the_calls_is_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
-    monkeypatch.setattr(resource, "setrlimit", lambda *_: None)
-    with pytest.raises(
-        ConfigError, match=r"MAX_CALLS: 1000 calls need 2256 open files"
-    ):
-        raise_file_limit(1000)
 
 
 async def test_message_too_long_for_anything_gets_1009(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from audiohook import settings
 from audiohook.errors import ConfigError
-from audiohook.setting_values import decode_secret
+from audiohook.notify.event import Kind
+from audiohook.setting_values import NOTIFY_KINDS, decode_secret
 from audiohook.settings import Settings, describe, load
 
 SECRET_TEXT = "TXlTdXBlclNlY3JldEtleVRlbGxOby0xITJAMyM0JDU="
@@ -547,6 +548,10 @@ def test_secrets_are_not_in_the_library_s_own_error() -> None:
     with pytest.raises(ValueError, match="API_KEY") as caught:
         settings.Settings(API_KEY="hush!")
     assert "hush" not in str(caught.value)
+
+
+def test_kinds_of_notifications_are_those_that_there_are() -> None:
+    assert tuple(map(str, Kind)) == NOTIFY_KINDS
 
 
 def test_settings_cannot_be_changed() -> None:

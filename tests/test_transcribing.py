@@ -6,10 +6,9 @@ import json
 import socket
 from collections import Counter
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import structlog
 import trio
 
 from audiohook.recovery import recover
@@ -24,7 +23,7 @@ from tests.house import House, house
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 KEY = "stand-in-key"
@@ -57,12 +56,6 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"audiohook.transcription.{name}", seconds)
     monkeypatch.setattr("audiohook.breaker._FIRST_PAUSE", 0.05)
     monkeypatch.setattr("audiohook.breaker._LONGEST_PAUSE", 0.3)
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 def events(lines: list[Any]) -> Counter[str]:

@@ -20,7 +20,7 @@ from audiohook.transcription.errand import Errands, Outcome, Patience
 from audiohook.worker import HIDDEN, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from trio.testing import MockClock
 
@@ -173,12 +173,6 @@ async def working(*, parallel: int = 10, seconds: float = 1.0) -> AsyncIterator[
         await nursery.start(site.worker.run)
         yield site
         site.worker.stop()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 async def test_messages_are_deleted_once_their_calls_are_done(

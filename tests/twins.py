@@ -17,7 +17,7 @@ from audiohook.protocol.messages import DisconnectReason
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ, format_duration
 from tests.protocol.insides import insides
-from tests.protocol.test_session import SESSION, at
+from tests.protocol.peer import SESSION, at
 from tests.reference_frames import BINARY, PING, TEXT, Reader, frame
 
 if TYPE_CHECKING:

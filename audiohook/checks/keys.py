@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from audiohook.authentication import configured_keys
 from audiohook.checks.settings import exposed
 from audiohook.errors import ConfigError
 from audiohook.key_ring import secret_keys
+from audiohook.keys import configured_keys
 from audiohook.reload import configured_tokens
 from audiohook.verdict import bad, doubtful, good
 

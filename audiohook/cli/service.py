@@ -22,9 +22,8 @@ from audiohook import (
     systemd,
     worker,
 )
-from audiohook.authentication import configured_keys
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
-from audiohook.keys import KeyRecord
+from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
 
 if TYPE_CHECKING:

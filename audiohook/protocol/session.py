@@ -4,8 +4,8 @@ The owner of the socket hands in what arrives and gets events back; it takes the
 texts to send from `Session.data_to_send`. Times are seconds of any monotonic clock
 and come as arguments; amounts of audio come as bytes, since audio itself does not
 pass through here. `Session` holds all that the protocol asks a server to remember:
-sequence numbers, what is still owed an answer, and where on the time line the gaps
-lie.
+sequence numbers, what is still owed an answer, and, in `audiohook.protocol.facts`,
+where on the time line the gaps lie.
 
 Source: Genesys AudioHook protocol reference, protocol version 2, and the behaviour
 of the reference server where it is silent.
@@ -24,21 +24,16 @@ from audiohook.protocol.events import (
     BinaryAccepted,
     CloseReceived,
     Ended,
-    GapLimited,
-    GapRecorded,
     HoldAnswered,
-    LanguageChanged,
     OpenReceived,
-    PauseBegan,
-    PauseEnded,
     PeerErrorReceived,
-    PositionDrift,
     SessionEvent,
     SessionFault,
     TimedOut,
     Timer,
     Violation,
 )
+from audiohook.protocol.facts import Facts, samples_of
 from audiohook.protocol.hold import Hold
 from audiohook.protocol.messages import (
     ClientMessage,
@@ -48,7 +43,6 @@ from audiohook.protocol.messages import (
     Disconnect,
     DisconnectParameters,
     DisconnectReason,
-    GapParameters,
     MediaParameter,
     Open,
     Opened,
@@ -69,33 +63,19 @@ from audiohook.protocol.messages import (
     pong_text,
 )
 from audiohook.protocol.state import IGNORE, MISUSE, REFUSE, TRANSITIONS, Input, State
-from audiohook.protocol.timeline import (
-    SAMPLE_RATE_HZ,
-    Gap,
-    GapKind,
-    Timeline,
-    duration_to_samples,
-    parse_duration,
-)
+from audiohook.protocol.timeline import Gap, GapKind
 from audiohook.protocol.wire import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from audiohook.protocol.timeline import Timeline
+
 # Largest binary message that is taken; the documented limit is 64,000 bytes, the
 # reference server takes this.
 MAX_BINARY_BYTES: Final = 65_536
-# A client may speak of audio from before the session: it keeps 30 s of history. As
-# much again is granted for clocks and for what is under way.
-GAP_ALLOWANCE_S: Final = 30.0 + 30.0
-# Gaps, pauses and changes of language of one call that are kept. A real call has a
-# handful; this bounds what a peer can make us remember and write down.
-MAX_FACTS: Final = 20_000
 # Replies held until `opened`; a real client sends no ping before it.
 MAX_HELD: Final = 16
-# A change of the drift that is worth an event, 1 s. Clients differ in what they count
-# while paused, so smaller ones mean nothing.
-DRIFT_STEP_SAMPLES: Final = SAMPLE_RATE_HZ
 # A start position past this is nonsense: it exceeds 35,000 years.
 MAX_START_SAMPLES: Final = 2**53
 # So far the arithmetic of whole numbers of 64 bits goes, with room for more.
@@ -161,20 +141,15 @@ class Session(Answerer):
 
     __slots__ = (
         "_channels",
-        "_drift_samples",
-        "_fact_count",
+        "_facts",
         "_held",
         "_hold",
         "_is_probe",
-        "_is_recorded",
         "_media",
         "_open",
-        "_opened_at",
         "_organization_id",
-        "_peer_paused",
         "_session_id",
         "_state",
-        "_timeline",
         "_timers",
         "_unsent",
     )
@@ -202,15 +177,10 @@ class Session(Answerer):
         self._held: list[Ping | Update] = []
         self._hold = Hold(now)
         self._open: OpenParameters | None = None
-        self._opened_at = now
+        self._facts = Facts(now)
         self._is_probe = False
-        self._is_recorded = False
         self._media: MediaParameter | None = None
         self._channels = 0
-        self._timeline = Timeline()
-        self._fact_count = 0
-        self._peer_paused = False
-        self._drift_samples = 0
         self._seen_audio_bytes = 0
         self._pinged_at = -math.inf
 
@@ -232,7 +202,7 @@ class Session(Answerer):
     @property
     def timeline(self) -> Timeline:
         """Stream positions and gaps; empty until ``open`` came."""
-        return self._timeline
+        return self._facts.timeline
 
     @property
     def media(self) -> MediaParameter | None:
@@ -247,7 +217,7 @@ class Session(Answerer):
     @property
     def is_paused(self) -> bool:
         """True while the peer says that it holds its audio back."""
-        return self._peer_paused
+        return self._facts.is_paused
 
     @property
     def is_held(self) -> bool:
@@ -316,7 +286,7 @@ class Session(Answerer):
             self._peer_seq += 1
             self._answer_ping(self._peer_seq)
             samples = audio_bytes // self._channels if self._channels else 0
-            return self._compare_position(position, samples)
+            return self._facts.compare(position, samples)
         if '"ping"' not in text:
             return None
         try:
@@ -416,8 +386,8 @@ class Session(Answerer):
         something to say, and with `stop_listening`. Nothing is begun unless a ping is
         all that there is to wait for.
         """
-        timeline = self._timeline
-        ahead = timeline.start_samples + timeline.gap_samples + self._drift_samples
+        facts = self._facts
+        ahead = facts.ahead_samples
         if (
             self._state is State.OPEN
             and self._hold.is_settled
@@ -429,9 +399,9 @@ class Session(Answerer):
                 self._hold.texts,
                 idle=self._timers.idle,
                 channels=self._channels,
-                compares=self._is_recorded and not self._peer_paused,
+                compares=facts.compares,
                 ahead_samples=ahead,
-                from_samples=timeline.last_offset_samples,
+                from_samples=facts.timeline.last_offset_samples,
             )
 
     def stop_listening(self) -> None:
@@ -472,7 +442,7 @@ class Session(Answerer):
         self._open = None
         self._media = media
         self._channels = 0 if media is None else len(media.channels)
-        self._is_recorded = media is not None and not self._is_probe
+        self._facts.is_recorded = media is not None and not self._is_probe
         wants_languages = parameters is not None and parameters.supported_languages
         seq = self._next_seq()
         if hold:
@@ -569,7 +539,8 @@ class Session(Answerer):
             length_samples: Samples per channel that are missing.
         """
         self._is_listening = False
-        self._timeline.add(Gap(GapKind.LOST, offset_samples, length_samples))
+        gap = Gap(GapKind.LOST, offset_samples, length_samples)
+        self._facts.timeline.add(gap)
 
     def data_to_send(self) -> list[str]:
         """Return the texts to send now, in order, and forget them."""
@@ -656,28 +627,30 @@ class Session(Answerer):
         if not self._hold.is_settled and self._hold.settle(
             message.serverseq,
             about_pause=isinstance(message, Paused | Resumed),
-            paused=self._peer_paused,
+            paused=self._facts.is_paused,
         ):
-            events.append(HoldAnswered(self._hold.wanted, self._peer_paused, samples))
+            paused = self._facts.is_paused
+            events.append(HoldAnswered(self._hold.wanted, paused, samples))
         return events
 
     def _handle(
         self, message: ClientMessage, audio_bytes: int, samples: int
     ) -> list[SessionEvent]:
+        facts = self._facts
         match message:
             case Ping():
                 self._reply(message)
-                return self._compare_position(message.position, samples)
+                return facts.compare(message.position, samples)
             case Paused():
-                return self._on_paused(samples)
+                return facts.pause(samples)
             case Resumed():
-                ended = self._on_unpaused(samples)
-                return ended + self._on_gap(GapKind.PAUSED, message.parameters, samples)
+                ended = facts.unpause(samples)
+                return ended + self._miss(GapKind.PAUSED, message, samples)
             case Discarded():
-                return self._on_gap(GapKind.DISCARDED, message.parameters, samples)
+                return self._miss(GapKind.DISCARDED, message, samples)
             case Update():
                 self._reply(message)
-                return self._on_update(message.parameters.language)
+                return facts.change_language(message.parameters.language)
             case PeerError(parameters=error):
                 return [PeerErrorReceived(error.code, error.message)]
             case Open():
@@ -692,85 +665,32 @@ class Session(Answerer):
             return [
                 self._refuse(SessionFault.ORGANIZATION, DisconnectReason.UNAUTHORIZED)
             ]
-        start_samples = _samples(message.position)
+        start_samples = samples_of(message.position)
         if start_samples is None or start_samples > MAX_START_SAMPLES:
             return [self._refuse(Fault.MALFORMED)]
         media = negotiate(parameters.media)
         if media is None and parameters.media and not parameters.is_probe:
             return [self._refuse(SessionFault.MEDIA)]
         self._open = parameters
-        self._opened_at = self._now
         self._is_probe = parameters.is_probe
-        self._is_recorded = not parameters.is_probe
-        self._timeline = Timeline(start_samples=start_samples)
+        self._facts = Facts(
+            self._now,
+            start_samples=start_samples,
+            is_recorded=not parameters.is_probe,
+        )
         return [OpenReceived(parameters, media, parameters.is_probe, start_samples)]
 
     def _on_close(
         self, message: Close, audio_bytes: int, samples: int
     ) -> list[SessionEvent]:
-        drift = self._compare_position(message.position, samples)
+        drift = self._facts.compare(message.position, samples)
         return [*drift, CloseReceived(message.parameters.reason, audio_bytes)]
 
-    def _on_paused(self, samples: int) -> list[SessionEvent]:
-        was_paused, self._peer_paused = self._peer_paused, True
-        return [] if was_paused else self._fact(PauseBegan(samples))
-
-    def _on_unpaused(self, samples: int) -> list[SessionEvent]:
-        was_paused, self._peer_paused = self._peer_paused, False
-        return self._fact(PauseEnded(samples)) if was_paused else []
-
-    def _on_update(self, language: str | None) -> list[SessionEvent]:
-        return [] if language is None else self._fact(LanguageChanged(language))
-
-    def _fact(
-        self, event: PauseBegan | PauseEnded | LanguageChanged
+    def _miss(
+        self, kind: GapKind, message: Resumed | Discarded, samples: int
     ) -> list[SessionEvent]:
-        """Tell something that will be written down, unless there is too much of it."""
-        if not self._is_recorded or self._fact_count >= MAX_FACTS:
-            return []
-        self._fact_count += 1
-        return [event]
-
-    def _on_gap(
-        self, kind: GapKind, parameters: GapParameters, samples: int
-    ) -> list[SessionEvent]:
-        length = (
-            None if parameters.discarded is None else _samples(parameters.discarded)
-        )
-        if length is None:
-            # How much is missing stays unknown, which is no reason to lose the rest.
-            return [Violation(str(Fault.PARAMETERS), answered=False)]
-        if length == 0 or not self._is_recorded:
-            return []
-        taken = min(length, self._gap_room_samples())
-        events: list[SessionEvent] = []
-        if taken > 0:
-            gap = Gap(kind, samples, taken)
-            self._timeline.add(gap)
-            self._fact_count += 1
-            events.append(GapRecorded(gap))
-        if taken < length:
-            events.append(GapLimited(length - taken))
-        return events
-
-    def _gap_room_samples(self) -> int:
-        """Return how long a gap can be: not longer than the call, with all others."""
-        if self._fact_count >= MAX_FACTS:
-            return 0
-        elapsed = self._now - self._opened_at + GAP_ALLOWANCE_S
-        return max(0, int(elapsed * SAMPLE_RATE_HZ) - self._timeline.gap_samples)
-
-    def _compare_position(self, position: str, samples: int) -> list[SessionEvent]:
-        # While paused the peer may count on, and we learn how far only afterwards.
-        if not self._is_recorded or self._peer_paused:
-            return []
-        # Exact arithmetic costs 5.3 µs against 0.7 µs, and the threshold is a second.
-        theirs = int(float(position[2:-1]) * SAMPLE_RATE_HZ)
-        drift = theirs - self._timeline.position_at(samples)
-        if abs(drift - self._drift_samples) < DRIFT_STEP_SAMPLES:
-            return []
-        self._drift_samples = drift
-        return [PositionDrift(drift)]
+        length = message.parameters.discarded
+        return self._facts.miss(kind, length, samples, now=self._now)
 
     # What is sent.
 
@@ -816,10 +736,3 @@ class Session(Answerer):
         held, self._held = self._held, []
         for message in held:
             self._reply(message)
-
-
-def _samples(duration: str) -> int | None:
-    try:
-        return duration_to_samples(parse_duration(duration))
-    except ValueError:
-        return None

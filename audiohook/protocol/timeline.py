@@ -15,27 +15,42 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SAMPLE_RATE_HZ = 8000
+SAMPLE_RATE_HZ: Final = 8000
 
-# The longest duration on record has 9 decimals. The bound keeps a hostile peer
-# from having us multiply numbers of thousands of digits.
-_DURATION_LIMIT = 40
-_DURATION = re.compile(r"PT(?:([0-9]*)\.)?([0-9]+)S")
+DURATION_PATTERN: Final = r"^PT(?:([0-9]*)\.)?([0-9]+)S$"
+"""How a duration is written: seconds only, no sign, no exponent.
 
-_HALF = Fraction(1, 2)
-_MICROSECONDS_PER_SAMPLE = 1_000_000 // SAMPLE_RATE_HZ
+Source: the pattern of the AudioHook reference implementation, for ASCII digits only.
+"""
+
+MAX_DURATION_CHARS: Final = 40
+"""Longest duration that is read.
+
+The longest on record has 9 decimals. The bound keeps a hostile peer from having us
+multiply numbers of thousands of digits.
+"""
+
+_DURATION: Final = re.compile(DURATION_PATTERN)
+
+_HALF: Final = Fraction(1, 2)
+_MICROSECONDS_PER_SAMPLE: Final = 1_000_000 // SAMPLE_RATE_HZ
+
+
+def is_duration(text: str) -> bool:
+    """Tell whether a text is a duration that `parse_duration` reads."""
+    return _matched(text) is not None
 
 
 def parse_duration(text: str) -> Fraction:
-    r"""Read a duration as AudioHook writes it.
+    """Read a duration as AudioHook writes it.
 
     Args:
-        text: Such as ``PT1.25S``; seconds only, no sign, no exponent.
+        text: Such as ``PT1.25S``, see `DURATION_PATTERN`.
 
     Returns:
         Seconds, exact.
@@ -43,17 +58,19 @@ def parse_duration(text: str) -> Fraction:
     Raises:
         ValueError: The text is no such duration, or longer than any sane one. The
             error's text never repeats what the peer sent.
-
-    Source: the pattern ``^PT(?:\d*\.)?\d+S$`` of the AudioHook reference
-    implementation.
     """
-    match = _DURATION.fullmatch(text) if len(text) <= _DURATION_LIMIT else None
+    match = _matched(text)
     if match is None:
         raise ValueError("a duration must be of the form PT1.25S")
     whole, digits = match.groups()
     if whole is None:
         return Fraction(int(digits))
     return Fraction(int(whole + digits), 10 ** len(digits))
+
+
+def _matched(text: str) -> re.Match[str] | None:
+    # fullmatch, because `$` alone lets a trailing newline through.
+    return _DURATION.fullmatch(text) if len(text) <= MAX_DURATION_CHARS else None
 
 
 def duration_to_samples(seconds: Fraction) -> int:

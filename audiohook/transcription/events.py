@@ -33,12 +33,8 @@ import structlog
 import trio
 
 from audiohook import logs
-from audiohook.elsewhere import (
-    Elsewhere,
-    find_key,
-    read_parameter,
-    transcribing_elsewhere,
-)
+from audiohook.aws_secrets import fetch_parameter
+from audiohook.elsewhere import Elsewhere, find_key, transcribing_elsewhere
 from audiohook.errors import AudioHookError, UnfinishedError
 from audiohook.settings import Settings, load
 from audiohook.transcription.errand import Patience
@@ -109,7 +105,7 @@ def _start_log(settings: Settings) -> FilteringBoundLogger:
 
 
 # The process outlives an invocation; to read the key each time would be throttled.
-_known_parameter = functools.lru_cache(maxsize=1)(read_parameter)
+_known_parameter = functools.lru_cache(maxsize=1)(fetch_parameter)
 
 
 async def _see_to(

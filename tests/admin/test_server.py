@@ -4,13 +4,12 @@ import logging
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import hypercorn.trio
 import pytest
 import structlog
-import structlog.testing
 import trio
 import trio.testing
 from starlette.applications import Starlette
@@ -23,7 +22,7 @@ from audiohook.errors import ConfigError
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from hypercorn.config import Config
     from starlette.requests import Request
@@ -56,12 +55,6 @@ APP = Starlette(
         Route("/never", never),
     ]
 )
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,7 @@ async def test_a_worker_that_has_it_in_hand_and_one_that_is_told_late(
             assemblyai_api_key=STANDIN_KEY,
             assemblyai_base_url=standin.base_url,
         )
-        account = make_account(settings)
-        assert account is not None
+        account = make_account(settings, STANDIN_KEY)
         errands = Errands(
             account.steps,
             store=FolderStore(api.house.folder),

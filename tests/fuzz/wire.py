@@ -29,6 +29,7 @@ from audiohook.protocol.events import (
     TimedOut,
     Violation,
 )
+from audiohook.protocol.facts import GAP_ALLOWANCE_S
 from audiohook.protocol.messages import (
     DisconnectReason,
     Open,
@@ -37,7 +38,7 @@ from audiohook.protocol.messages import (
     parse_client_message,
     parse_server_message,
 )
-from audiohook.protocol.session import GAP_ALLOWANCE_S, Session
+from audiohook.protocol.session import Session
 from audiohook.protocol.signature import Refusal
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ

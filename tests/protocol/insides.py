@@ -20,10 +20,12 @@ NUMBERS_KEPT = (
 
 def insides(session: Session) -> dict[str, Any]:
     values = slots_of(session) | {name: getattr(session, name) for name in NUMBERS_KEPT}
-    timeline, hold = values.pop("_timeline"), slots_of(values.pop("_hold"))
+    facts, hold = slots_of(values.pop("_facts")), slots_of(values.pop("_hold"))
+    timeline = facts.pop("timeline")
     allowances = [hold.pop("texts"), *hold.pop("_kinds").values()]
     return values | {
         "allowances": [(each.left, each.filled_at) for each in allowances],
+        "facts": facts,
         "hold": hold,
         "gaps": timeline.gaps,
         "start": timeline.start_samples,

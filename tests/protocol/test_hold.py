@@ -9,21 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiohook.protocol._pong import Allowance
-from audiohook.protocol.events import (
-    GapRecorded,
-    HoldAnswered,
-    PauseBegan,
-    PauseEnded,
-)
-from audiohook.protocol.hold import (
-    PAUSES_BURST,
-    TEXTS_BURST,
-    TEXTS_PER_SECOND,
-)
+from audiohook.protocol.events import GapRecorded, HoldAnswered, PauseBegan, PauseEnded
+from audiohook.protocol.hold import PAUSES_BURST, TEXTS_BURST, TEXTS_PER_SECOND
 from audiohook.protocol.messages import Opened
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import Gap, GapKind
-from tests.protocol.test_session import Peer, at
+from tests.protocol.peer import Peer, at
 
 RESUMED = {"start": "PT1S", "discarded": "PT3S"}
 

@@ -13,7 +13,7 @@ from audiohook.protocol._ping import read_usual_ping
 from audiohook.protocol.messages import Ping, parse_client_message
 from audiohook.protocol.state import State
 from tests.protocol.insides import insides
-from tests.protocol.test_session import SESSION, at
+from tests.protocol.peer import OTHER, SESSION, at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,3 +185,56 @@ def test_what_is_read_the_short_way_is_the_same_ping_the_long_way(
         assert isinstance(ping, Ping)
         assert (ping.position, ping.id, ping.seq) == (position, SESSION, seq)
         assert ping.serverseq <= serverseq
+
+
+PING_TEXTS = [
+    {"type": "ping"},
+    {"type": "ping", "parameters": {}},
+    {"type": "ping", "seq": 7},
+    {"type": "ping", "id": OTHER},
+    {"type": "ping", "serverseq": 50},
+    {"type": "ping", "position": "PT90S"},
+]
+
+
+@pytest.mark.parametrize("changes", PING_TEXTS)
+def test_ping_taken_in_on_the_short_way_does_what_any_ping_does(
+    changes: dict[str, object],
+) -> None:
+    usual, short = at(State.OPEN), at(State.OPEN)
+    text = json.dumps(
+        {
+            "version": "2",
+            "id": SESSION,
+            "seq": 2,
+            "serverseq": 1,
+            "position": "PT0S",
+            "parameters": {"rtt": "PT0.1S"},
+            **changes,
+        }
+    )
+    events = short.session.receive_ping(text, now=101.0, audio_bytes=0)
+    assert events == usual.session.receive_text(text, now=101.0, audio_bytes=0)
+    assert short.session.data_to_send() == usual.session.data_to_send() != []
+    assert short.session.deadline == usual.session.deadline
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "ping"',
+        '["ping"]',
+        json.dumps({"type": "close", "parameters": {"reason": '"ping"'}}),
+        json.dumps({"type": "ping", "version": "1"}),
+        "",
+    ],
+)
+def test_what_is_no_ping_has_no_effect_on_the_short_way(
+    state: State, text: str
+) -> None:
+    peer = at(state)
+    deadline = peer.session.deadline
+    assert peer.session.receive_ping(text, now=101.0, audio_bytes=10) is None
+    assert (peer.session.state, peer.session.deadline) == (state, deadline)
+    assert peer.session.data_to_send() == []

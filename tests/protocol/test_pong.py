@@ -19,7 +19,7 @@ from audiohook.protocol.session import Session
 from audiohook.protocol.state import State
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from tests.fuzz.bytes_reader import BytesReader
-from tests.protocol.test_session import SESSION, at, stereo
+from tests.protocol.peer import SESSION, at, stereo
 from tests.reference_frames import TEXT, frame
 from tests.twins import MASK, Driver, Twins, texts_in
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from audiohook.simulator.dialogue import Dialogue
     from audiohook.simulator.report import CallReport
+    from audiohook.simulator.rules import Rule
 
 URI = "ws://audiohook.test/hook?tenant=1"
 
@@ -170,6 +171,11 @@ async def call(
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     return report
+
+
+def rules_of(report: CallReport) -> list[Rule]:
+    """Give the rules that the server broke, in order."""
+    return [breach.rule for breach in report.breaches]
 
 
 def write_ulaw_wav(path: Path, channels: int, samples: int) -> bytes:

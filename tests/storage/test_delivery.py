@@ -19,7 +19,7 @@ from audiohook.storage.delivery import Deliveries
 from tests.recording.factory import make_opened
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.upload import Uploader
@@ -118,12 +118,6 @@ class FakeUpload:
         await self._store.do(self._name)
         self._store.stored.append(self._name)
         self._confirmed()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 class Hub:

@@ -7,7 +7,7 @@ import json
 import math
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
@@ -29,7 +29,7 @@ from tests.simulator.assemblyai.tools import TALK, Site, make_wav
 from tests.storage.fake_s3 import FakeS3, away
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from audiohook.recording.transcripts import JobRecord
 
@@ -144,12 +144,6 @@ async def place(clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Place]
     yield place
     for client in place.clients:
         await client.aclose()
-
-
-@pytest.fixture
-def lines() -> Iterator[list[Any]]:
-    with structlog.testing.capture_logs() as captured:
-        yield cast("list[Any]", captured)
 
 
 async def see_to(worker: Errands, seconds: float = math.inf) -> Outcome:

@@ -23,6 +23,12 @@ SECONDS = 1.0
 HOURS = 3600 * SECONDS
 KIB = 1024
 
+UNAVAILABLE = (
+    "Download error, unable to download {url}. Please make sure the file exists and is"
+    " accessible from the internet."
+)
+"""Why audio cannot be fetched, in the service's words."""
+
 # As long as it is no longer, audio stays in memory and is heard without a thread:
 # quick, and a test's clock does not run while one works.
 _IN_MEMORY_BYTES = 512 * KIB
@@ -214,7 +220,4 @@ async def _receive(response: httpx.Response, clip: Clip) -> None:
 
 
 def _unavailable(url: str) -> str:
-    return (
-        f"Download error, unable to download {url}. Please make sure the file exists"
-        " and is accessible from the internet."
-    )
+    return UNAVAILABLE.format(url=url)

@@ -21,9 +21,7 @@ from audiohook.simulator.assemblyai.account import (
     Traffic,
 )
 from audiohook.simulator.assemblyai.api import Api, find_route
-from audiohook.simulator.assemblyai.audio import (
-    Uploads,
-)
+from audiohook.simulator.assemblyai.audio import Uploads
 from audiohook.simulator.assemblyai.faults import Fault, FaultOrders, Faults
 from audiohook.simulator.assemblyai.http import (
     Answer,

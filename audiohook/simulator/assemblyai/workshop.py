@@ -9,6 +9,7 @@ import trio
 from audiohook.simulator.assemblyai import webhooks
 from audiohook.simulator.assemblyai.account import Job, Status
 from audiohook.simulator.assemblyai.audio import (
+    UNAVAILABLE,
     DownloadError,
     TooLongError,
     fetch,
@@ -38,10 +39,7 @@ _TOO_SHORT = "Audio duration is too short."
 _TOO_LONG = "Audio duration is too long."
 
 _FAILED_JOBS = {
-    JobFault.DOWNLOAD: (
-        "Download error, unable to download {url}. Please make sure the file exists"
-        " and is accessible from the internet."
-    ),
+    JobFault.DOWNLOAD: UNAVAILABLE,
     JobFault.NO_AUDIO: _NO_AUDIO,
     JobFault.TOO_SHORT: _TOO_SHORT,
     JobFault.THRESHOLD: (

@@ -1,7 +1,7 @@
 """Frames of audio, made and sent on time, for thousands of calls by one thread.
 
-An :class:`Outlet` is the sending side of one connection: audio that it makes
-itself when it is due, and text that is written between. A :class:`Metronome`
+An `Outlet` is the sending side of one connection: audio that it makes
+itself when it is due, and text that is written between. A `Metronome`
 holds the outlets of all calls and sends in one pass, without the GIL, all frames
 that are due; it measures how late each one is.
 
@@ -286,7 +286,7 @@ cdef class Outlet:
     def drop(self, Py_ssize_t n):
         """Takes off what somebody else has sent of it."""
         if not 0 <= n <= self.line.used:
-            raise ValueError("no so much waits")
+            raise ValueError("not so much waits")
         if n:
             drop_front(&self.line, n)
         self._plan()

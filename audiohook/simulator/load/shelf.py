@@ -24,7 +24,7 @@ _UUID: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _PATH: Final = re.compile(
     rf"(?P<folder>(?:.*/)?[^/_]+_(?P<conversation>{_UUID})_{_UUID})/(?P<rest>.+)"
 )
-# A prefix as it may be in keys; nothing of it is a pattern.
+# Connections to the store; twice as many as threads that compare.
 _PARALLEL: Final = 8
 
 
