@@ -25,11 +25,10 @@ from audiohook.api.models import (
 from audiohook.api.problems import Code, ProblemError
 from audiohook.control import Held
 from audiohook.file_ranges import NoFileError, NoStretchError, serve
-from audiohook.index.rebuild import SUMMARY_NAME
 from audiohook.index.search import Query
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import beside, file_key
+from audiohook.storage.layout import SUMMARY_NAME, beside, file_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audiohook.api.surroundings import Surroundings
     from audiohook.call import Call
     from audiohook.recording.elsewhere import Elsewhere
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
 
 # How old what is known of other processes may be, in seconds.
 _FRESH: Final = 1.0

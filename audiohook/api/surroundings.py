@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from audiohook.call import Call
     from audiohook.erasure.eraser import Eraser
     from audiohook.index.keeper import CallIndex
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.storage.base import Store
 
 

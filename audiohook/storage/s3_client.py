@@ -104,7 +104,6 @@ class PartListing(TypedDict):
 
     Parts: NotRequired[list[ListedPart]]
     IsTruncated: NotRequired[bool]
-    NextPartNumberMarker: NotRequired[int]
 
 
 class ListedUpload(TypedDict):
@@ -185,6 +184,7 @@ class FetchedObject(TypedDict):
     """Answer to ``GetObject``."""
 
     Body: ResponseBody
+    ContentLength: int
     ETag: str
     LastModified: datetime
     Metadata: dict[str, str]
