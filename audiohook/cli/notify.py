@@ -16,7 +16,8 @@ from audiohook import settings
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.errors import ConfigError
 from audiohook.metrics import Metrics
-from audiohook.notify.database import Database, Entry, Standing
+from audiohook.notify.database import Database
+from audiohook.notify.letter import Entry, Standing
 from audiohook.notifying import make_notifying, outbox_folder
 from audiohook.recording.journal import utc_text
 

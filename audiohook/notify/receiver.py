@@ -18,7 +18,7 @@ from audiohook.notify.signature import sign
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from audiohook.notify.database import Letter
+    from audiohook.notify.letter import Letter
 
 SECONDS = 1.0
 HOURS = 3600 * SECONDS

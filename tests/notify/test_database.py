@@ -8,7 +8,8 @@ import pytest
 
 from audiohook.errors import OutboxError
 from audiohook.notify import database
-from audiohook.notify.database import FILE_NAME, Database, Letter
+from audiohook.notify.database import FILE_NAME, Database
+from audiohook.notify.letter import Letter
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import trio
 
 from audiohook.errors import ReceiverError
 from audiohook.notify import receiver as receiver_module
-from audiohook.notify.database import Letter
+from audiohook.notify.letter import Letter
 from audiohook.notify.receiver import Receiver, make_client
 from audiohook.setting_values import decode_notify_secrets
 from tests.notify.reader import OTHER_SECRET, SECRET, verify
