@@ -92,9 +92,13 @@ class DivertedStream(trio.abc.Stream):
             await self._transport.wait_readable()
 
     def start_frames(self) -> None:
-        """Takes what follows the head as WebSocket frames, and drops the head."""
+        """Takes what follows the head as WebSocket frames.
+
+        The head is dropped, and what has come behind it: a client has to wait for the
+        answer. Source: RFC 6455 section 4.1.
+        """
         self.lane.start_frames(self._head_bytes)
-        self.lane.take(self._head_bytes)
+        self.lane.drop_text()
 
     def enlist(self, hear: Callable[[str], bool], hearer: Hearer | None = None) -> None:
         """Lets the pump read from now on.
