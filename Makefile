@@ -20,7 +20,7 @@ help:
 	@echo "make fuzz-parsers   all parsers, 10 minutes each (FUZZ_SECONDS, FUZZ_TARGETS)"
 	@echo "make sanitize   the compiled modules under the compiler's sanitizers"
 	@echo "make audit      known holes in what is installed (asks pypi.org)"
-	@echo "make bench      all benchmarks, beside others' servers; a quarter of an hour"
+	@echo "make bench      all benchmarks, beside others' servers; half an hour at most"
 	@echo "make bench-quick  some of each, in two minutes"
 	@echo "make screenshots  the pictures of docs/page.md, of a service with simulated calls"
 	@echo "make lambda     the zip of the function of docs/elsewhere.md"

@@ -1,7 +1,8 @@
 """One call: one nursery, from the HTTP request to the sealed recording.
 
-A call knows the protocol, its stream and the spool. What happens to the
-recording afterwards is not its business: it hands the sealed call on.
+It converses: what the peer sends goes to the session, what the session says is done
+and sent. What is kept of the call is `audiohook.call_recording`, what is told of it
+`audiohook.call_notes`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from __future__ import annotations
 import logging
 import math
 import re
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
 from trio_websocket import ConnectionClosed, wrap_server_stream
 
-from audiohook.admission import Admission, TurnedAway
+from audiohook.admission import TurnedAway
+from audiohook.call_notes import CallNotes
+from audiohook.call_recording import CallRecording
 from audiohook.call_settings import Mode
-from audiohook.control import CallControl, Pauses
-from audiohook.errors import SpoolError
+from audiohook.control import CallControl
 from audiohook.minutes import Minutes
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -41,42 +42,22 @@ from audiohook.protocol.events import (
 from audiohook.protocol.messages import DisconnectReason
 from audiohook.protocol.session import Session
 from audiohook.protocol.state import State
-from audiohook.protocol.timeline import SAMPLE_RATE_HZ, Gap, GapKind
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ, GapKind
 from audiohook.recording.dialogue import Keep
-from audiohook.recording.journal import (
-    ClosedFact,
-    ContinuedSession,
-    ControlFact,
-    GapFact,
-    LanguageFact,
-    Media,
-    Opened,
-    Participant,
-    PausedFact,
-    TextFact,
-    utc_text,
-)
+from audiohook.recording.journal import LanguageFact, PausedFact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from structlog.typing import FilteringBoundLogger
     from trio_websocket import WebSocketConnection
 
     from audiohook.admission import Place
-    from audiohook.authentication import Authenticator, Credentials
+    from audiohook.authentication import Credentials
     from audiohook.call_settings import CallSettings
+    from audiohook.call_surroundings import Surroundings
     from audiohook.control import Asker
-    from audiohook.ingest.pump import Pump
     from audiohook.ingest.stream import DivertedStream
-    from audiohook.keys import KeyRecord
-    from audiohook.logs import Limiter
-    from audiohook.metrics import Metrics
     from audiohook.protocol.events import SessionEvent
-    from audiohook.protocol.messages import OpenParameters
-    from audiohook.recording.spool import Spool
-    from audiohook.recording.spooled import SpooledCall
 
 SECONDS = 1.0
 KIB = 1024
@@ -88,11 +69,7 @@ _MESSAGE_QUEUE = 4
 # RFC 6455, 7.4.1: wrong frames, a wrong type, wrong UTF-8, too long.
 _BAD_FRAMES = frozenset({1002, 1003, 1007, 1009})
 _UPGRADE_DEADLINE = 10 * SECONDS
-# ``opened`` is due 5 s after ``open``; a disk that hangs gets this much of it.
-_CREATE_DEADLINE = 3.5 * SECONDS
-# ``closed`` is due 10 s after ``close``; a disk that refuses gets this much of it.
-_FLUSH_DEADLINE = 4 * SECONDS
-_FLUSH_PAUSE = 0.5 * SECONDS
+# ``closed`` is due 10 s after ``close``; a disk that refuses is tried for so long.
 _CLOSE_PATIENCE = 8 * SECONDS
 # By then a peer whose ``close`` could not be answered has gone by itself.
 _PEER_PATIENCE = 12 * SECONDS
@@ -101,56 +78,6 @@ _SEAL_DEADLINE = 30 * SECONDS
 _GOODBYE_DEADLINE = 2 * SECONDS
 # Source: RFC 5646, "Syntax".
 _LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
-
-
-def _no_choice(_key: KeyRecord, _custom_config: object) -> CallSettings | None:
-    return None
-
-
-async def _no_newer_keys() -> bool:
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all calls of a service share.
-
-    Attributes:
-        authenticator: Decides who may open a session.
-        pump: Reads open calls, and writes their audio.
-        spool: Keeps their audio and journals.
-        metrics: Counts.
-        log: For lines about a call.
-        noise: For lines that a peer can cause at will.
-        refusal: Returns why no new call is welcome, a value of `TurnedAway`, or
-            None.
-        opened: Takes a call that has begun, and what returns how much of its audio
-            is certain to have no gap put before its end any more.
-        sealed: Takes a call that is on disk whole.
-        admission: Counts the calls that are let in.
-        choose: Decides on the settings of a call, by what goes with its key and by
-            its ``customConfig``; None leaves all to whoever finishes it.
-        look_again: Has newer keys looked for, and returns whether that was done.
-        pauses: Those that were asked for, for sessions that are to come.
-        clock: Unix time in seconds.
-        keep_dialogue: How much of text messages is kept.
-    """
-
-    authenticator: Authenticator
-    pump: Pump
-    spool: Spool
-    metrics: Metrics
-    log: FilteringBoundLogger
-    noise: Limiter
-    refusal: Callable[[], str | None]
-    opened: Callable[[SpooledCall, Callable[[], int]], None]
-    sealed: Callable[[SpooledCall], None]
-    admission: Admission = field(default_factory=Admission)
-    choose: Callable[[KeyRecord, object], CallSettings | None] = _no_choice
-    look_again: Callable[[], Awaitable[bool]] = _no_newer_keys
-    pauses: Pauses = field(default_factory=Pauses)
-    clock: Callable[[], float] = time.time
-    keep_dialogue: Keep = Keep.NO
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +109,6 @@ class _Wish:
 
     reason: DisconnectReason
     info: str
-
-
-@dataclass(slots=True)
-class _Notes:
-    """What the last line about a call tells."""
-
-    violations: int = 0
-    gaps: int = 0
-    lost_bytes: int = 0
-    outcome: str = "lost"
-    began: float = field(default_factory=trio.current_time)
 
 
 class Call:
@@ -227,18 +143,20 @@ class Call:
             organization_id=credentials.organization_id,
             now=trio.current_time(),
         )
-        self._spooled: SpooledCall | None = None
+        self._notes = CallNotes(credentials, surroundings, stream.lane)
+        self._recording = CallRecording(
+            stream.lane,
+            self._session,
+            credentials=credentials,
+            surroundings=surroundings,
+            notes=self._notes,
+        )
         self._settings: CallSettings | None = None
-        self._sealed = False
         self._minutes: Minutes | None = None
         if surroundings.keep_dialogue is not Keep.NO:
             self._minutes = Minutes(
-                surroundings.keep_dialogue, self._write, surroundings.clock
+                surroundings.keep_dialogue, self._recording.write, surroundings.clock
             )
-        # All the audio there is, and whether what never got to its file has been
-        # written down.
-        self._end_bytes: int | None = None
-        self._end_told = False
         # When to stop waiting for a peer that does not get an answer.
         self._give_up_at = math.inf
         self._wish: _Wish | None = None
@@ -249,11 +167,8 @@ class Call:
         self._idle = False
         self._waiting = trio.CancelScope()
         self._called = False
-        self._notes = _Notes()
         # Who has asked for the pause that the peer is in.
         self._paused_for: Asker | None = None
-        self._counted_bytes = 0
-        self._counted_frames = 0
         self.seal_deadline = _SEAL_DEADLINE
         self.opened: OpenReceived | None = None
         self.control = CallControl(
@@ -262,16 +177,11 @@ class Call:
             disconnect=lambda: self.disconnect(
                 DisconnectReason.COMPLETED, "Ended by request"
             ),
-            note=self._write,
+            note=self._recording.write,
             held=self._keep_held,
             samples=self._samples_so_far,
             clock=surroundings.clock,
         )
-        self._ids = {
-            "session": credentials.session_id,
-            "correlation": credentials.correlation_id,
-        }
-        self._log = surroundings.log.bind(**self._ids)
 
     @property
     def session_id(self) -> str:
@@ -291,18 +201,13 @@ class Call:
     @property
     def started_at(self) -> str | None:
         """When its audio began, in UTC with milliseconds; None if it has none."""
-        return None if self._spooled is None else self._spooled.record.opened.started_at
+        return self._recording.started_at
 
     def pulse(self) -> Pulse:
         """Returns how it does."""
-        session, spooled = self._session, self._spooled
+        session, recording = self._session, self._recording
         timeline, media, pinged_at = session.timeline, session.media, session.pinged_at
         channels = tuple(str(each) for each in media.channels) if media else ()
-        language = None
-        if spooled is not None:
-            record = spooled.record
-            changes = record.languages
-            language = changes[-1].language if changes else record.opened.language
         return Pulse(
             since_ping=None if pinged_at is None else trio.current_time() - pinged_at,
             gaps=len(timeline.gaps),
@@ -310,17 +215,14 @@ class Call:
             lost_seconds=self._notes.lost_bytes
             / max(1, len(channels))
             / SAMPLE_RATE_HZ,
-            language=language,
+            language=recording.language,
             channels=channels,
-            folder=None if spooled is None else spooled.folder,
+            folder=recording.folder,
         )
 
     def take_counts(self) -> tuple[int, int]:
         """Returns bytes and frames of audio that came since this was last asked."""
-        audio_bytes, frames = self._lane.audio_bytes, self._lane.messages
-        new = audio_bytes - self._counted_bytes, frames - self._counted_frames
-        self._counted_bytes, self._counted_frames = audio_bytes, frames
-        return new
+        return self._notes.take_counts()
 
     def disconnect(self, reason: DisconnectReason, info: str) -> None:
         """Asks the peer to close, as soon as the call's task runs."""
@@ -329,7 +231,7 @@ class Call:
 
     def _keep_held(self, asker: Asker | None) -> None:
         """Has later sessions of the conversation know of a pause, or of its end."""
-        conversation = self._ids.get("conversation", "")
+        conversation = self._notes.conversation or ""
         if asker is None:
             self._around.pauses.end(conversation)
         else:
@@ -374,21 +276,21 @@ class Call:
             pass  # the library's reader found the socket gone before we did
         except* Exception:  # noqa: BLE001 - the edge: siblings must not notice
             self._notes.outcome = "failed"
-            self._noise(logging.ERROR, "call_failed", exc_info=True)
+            self._notes.noise(logging.ERROR, "call_failed", exc_info=True)
         finally:
             with trio.CancelScope(
                 deadline=trio.current_time() + self.seal_deadline, shield=True
             ):
                 await trio.aclose_forcefully(self._stream)
-                await self._seal_rest()
-                await self._hand_over()
-            self._let_go()
-            if "conversation" in self._ids:
-                self._around.pauses.leave(
-                    self._ids["conversation"], trio.current_time()
-                )
+                await self._recording.seal_rest(self._notes.outcome)
+                await self._recording.hand_over()
+            self._recording.let_go()
+            if self._notes.conversation is not None:
+                self._around.pauses.leave(self._notes.conversation, trio.current_time())
             self.control.over()
-            self._sum_up()
+            self._notes.sum_up(
+                recorded=self._recording.is_begun, sealed=self._recording.is_sealed
+            )
 
     async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
         """Completes the WebSocket handshake; None if the request was not in order."""
@@ -445,7 +347,7 @@ class Call:
                 return []
             return session.handle_timeout(now=now, audio_bytes=lane.audio_bytes)
         if isinstance(message, str):
-            self._notes_drops()
+            self._recording.note_drops()
             audio_bytes = lane.pop_mark()
             self._take_down(message, audio_bytes)
             return session.receive_text(message, now=now, audio_bytes=audio_bytes)
@@ -463,8 +365,7 @@ class Call:
         code = error.reason.code if error.reason else None
         if code in _BAD_FRAMES and self._notes.outcome == "lost":
             self._notes.outcome = "bad_frames"
-            self._notes.violations += 1
-            self._around.metrics.violations.inc()
+            self._notes.count_violation()
 
     def _hear(self, text: str) -> bool:
         """Deals with a ping in the pump's task, while this one waits for messages.
@@ -474,7 +375,7 @@ class Call:
         """
         if not self._idle or self._owed or self._called:
             return False
-        self._notes_drops()
+        self._recording.note_drops()
         events = self._session.receive_ping(
             text, now=trio.current_time(), audio_bytes=self._lane.next_mark
         )
@@ -535,7 +436,7 @@ class Call:
                 await self._close(event)
             case TimedOut(what):
                 self._notes.outcome = f"timeout_{what}"
-                if what is Timer.CLOSING and self._sealed:
+                if what is Timer.CLOSING and self._recording.is_sealed:
                     self._notes.outcome = "not_closed_by_peer"
                 await trio.aclose_forcefully(self._stream)
             case Ended() | BinaryAccepted():
@@ -549,11 +450,10 @@ class Call:
             case GapRecorded() | PauseBegan() | PauseEnded() | HoldAnswered():
                 self._note_silence(event)
             case LanguageChanged(language):
-                self._write(LanguageFact(language, self._samples_so_far()))
+                self._recording.write(LanguageFact(language, self._samples_so_far()))
             case Violation(info, answered):
-                self._notes.violations += 1
-                self._around.metrics.violations.inc()
-                self._noise(
+                self._notes.count_violation()
+                self._notes.noise(
                     logging.WARNING,
                     "protocol_violation",
                     info=str(info),
@@ -561,11 +461,13 @@ class Call:
                 )
             case PeerErrorReceived(code, _):
                 # Its text may hold anything, so only the number is logged.
-                self._noise(logging.WARNING, "peer_error", code=code)
+                self._notes.noise(logging.WARNING, "peer_error", code=code)
             case GapLimited(ignored):
-                self._noise(logging.WARNING, "gap_limited", ignored_samples=ignored)
+                self._notes.noise(
+                    logging.WARNING, "gap_limited", ignored_samples=ignored
+                )
             case PositionDrift(samples):
-                self._noise(logging.INFO, "position_drift", samples=samples)
+                self._notes.noise(logging.INFO, "position_drift", samples=samples)
 
     def _note_silence(
         self, event: GapRecorded | PauseBegan | PauseEnded | HoldAnswered
@@ -573,45 +475,29 @@ class Call:
         """Writes down that audio is missing, or is not to come, and at whose word."""
         match event:
             case GapRecorded(gap):
-                self._note_gap(gap)
+                asker = None
+                if gap.kind is GapKind.PAUSED:
+                    asker, self._paused_for = self._paused_for, None
+                self._recording.note_gap(gap, asker)
             case PauseBegan(offset):
-                self._write(PausedFact(paused=True, offset_samples=offset))
+                self._recording.write(PausedFact(paused=True, offset_samples=offset))
                 self._paused_for = self.control.asker if self._session.is_held else None
             case PauseEnded(offset):
-                self._write(PausedFact(paused=False, offset_samples=offset))
+                self._recording.write(PausedFact(paused=False, offset_samples=offset))
                 if self._session.is_held and self._session.has_answered:
-                    self._noise(logging.WARNING, "resumed_against_our_pause")
+                    self._notes.noise(logging.WARNING, "resumed_against_our_pause")
                     self.control.insist()
             case HoldAnswered(wanted):
                 if wanted:
                     self._paused_for = self.control.asker
                 self.control.answered()
 
-    def _note_gap(self, gap: Gap) -> None:
-        asker = None
-        if gap.kind is GapKind.PAUSED:
-            asker, self._paused_for = self._paused_for, None
-        self._notes.gaps += 1
-        metrics = self._around.metrics
-        metrics.gaps.labels(gap.kind).inc()
-        metrics.gap_seconds.labels(gap.kind).inc(gap.length_samples / SAMPLE_RATE_HZ)
-        self._write(
-            GapFact(
-                gap.kind,
-                gap.offset_samples,
-                gap.length_samples,
-                by=None if asker is None else asker.by,
-                reason=None if asker is None else asker.reason,
-            )
-        )
-
     async def _open(self, event: OpenReceived) -> None:
         """Answers ``open``: with ``opened`` once there is a place for the audio."""
         began = trio.current_time()
         session, lane = self._session, self._lane
         self.opened = event
-        self._ids["conversation"] = event.parameters.conversation_id
-        self._log = self._log.bind(**self._ids)
+        self._notes.name(event.parameters.conversation_id)
         refusal = self._place.refusal or self._around.refusal()
         if refusal is not None:
             # Not a refused upgrade, which the client would never try again.
@@ -625,19 +511,15 @@ class Call:
                 self._notes.outcome = "probe"
                 self._around.metrics.probes.inc()
         else:
-            with trio.move_on_after(_CREATE_DEADLINE):
-                self._spooled = await self._create(event)
-            if self._spooled is None:
+            if not await self._recording.begin(event, self._settings):
                 self._turn_away(TurnedAway.DISK)
                 return
-            lane.keep(len(event.media.channels), self._spooled.audio_fd)
-            self._around.opened(self._spooled, self._settled_bytes)
             if self._minutes is not None:
                 self._minutes.begin()
         asker = None
-        if self._spooled is not None:
+        if self._recording.is_begun:
             now = trio.current_time()
-            asker = self._around.pauses.take(self._ids["conversation"], now)
+            asker = self._around.pauses.take(event.parameters.conversation_id, now)
         session.accept(event.media, now=trio.current_time(), hold=asker is not None)
         if asker is not None:
             self.control.begin_paused(asker)
@@ -645,8 +527,9 @@ class Call:
         is_seen = self._minutes is not None
         self._stream.enlist(self._hear, None if is_seen else self._session)
         self._around.metrics.opening.observe(trio.current_time() - began)
-        self._tell(
+        self._notes.tell(
             "opened",
+            recorded=self._recording.is_begun,
             key=self._credentials.key_id,
             client=self._credentials.client,
             probe=event.is_probe,
@@ -663,7 +546,7 @@ class Call:
         self._settings = around.choose(self._credentials.record, custom_config)
         if self._settings is not None and self._settings.ignored:
             # Names are ours, and no reason repeats what was given.
-            self._noise(
+            self._notes.noise(
                 logging.WARNING,
                 "custom_config_ignored",
                 key=self._credentials.key_id,
@@ -679,7 +562,7 @@ class Call:
         self._place.leave()
         self._notes.outcome = "refused"
         self._around.metrics.turned_away.labels(why.label).inc()
-        self._noise(
+        self._notes.noise(
             logging.WARNING,
             "call_turned_away",
             reason=why.label,
@@ -687,176 +570,28 @@ class Call:
         )
         self._session.disconnect(DisconnectReason.ERROR, str(why))
 
-    async def _create(self, event: OpenReceived) -> SpooledCall | None:
-        """Makes a place for the audio; None if the disk refuses."""
-        try:
-            return await self._around.spool.create(self._first_fact(event))
-        except SpoolError as error:
-            self._noise(logging.ERROR, "cannot_record", error=str(error))
-            return None
-
-    def _first_fact(self, event: OpenReceived) -> Opened:
-        parameters: OpenParameters = event.parameters
-        media = event.media
-        assert media is not None
-        party = parameters.participant
-        return Opened(
-            session_id=self._credentials.session_id,
-            organization_id=self._credentials.organization_id,
-            correlation_id=self._credentials.correlation_id,
-            conversation_id=parameters.conversation_id,
-            participant=Participant(
-                id=party.id, ani=party.ani, ani_name=party.ani_name, dnis=party.dnis
-            ),
-            language=parameters.language,
-            custom_config=parameters.custom_config,
-            media=Media(
-                format=media.format,
-                channels=tuple(str(channel) for channel in media.channels),
-                rate=media.rate,
-            ),
-            started_at=utc_text(self._around.clock()),
-            start_samples=event.start_samples,
-            continued_sessions=tuple(
-                ContinuedSession(before.id, before.serverseq, before.clientseq)
-                for before in parameters.continued_sessions
-            ),
-            key_label=self._credentials.key_id,
-            retry_attempt=self._credentials.retry_attempt,
-            settings=self._settings,
-        )
-
     async def _close(self, event: CloseReceived) -> None:
         """Makes the call durable, and only then answers ``close``."""
         began = trio.current_time()
         self._lane.ignore()
         if self._notes.outcome == "lost":
             self._notes.outcome = "ended"
-        if self._spooled is None:
+        if not self._recording.is_begun:
             self._session.closed(now=trio.current_time())
             return
         # Past this point the peer may drop the socket; the call must not care.
-        reason = event.reason or "closed"
         with trio.CancelScope(deadline=began + self.seal_deadline, shield=True):
-            self._end_bytes = event.audio_bytes
-            while not await self._seal(reason, complete=True):
-                # A disk may be well again before the peer gives up.
-                late = trio.current_time() >= began + _CLOSE_PATIENCE
-                if late or self._spooled.is_doubtful:
-                    break
-                await trio.sleep(_FLUSH_PAUSE)
-        if self._sealed:
+            await self._recording.seal(
+                event.reason or "closed",
+                event.audio_bytes,
+                until=began + _CLOSE_PATIENCE,
+            )
+        if self._recording.is_sealed:
             self._session.closed(now=trio.current_time())
             self._around.metrics.closing.observe(trio.current_time() - began)
         else:
             self._notes.outcome = "not_sealed"
             self._give_up_at = began + _PEER_PATIENCE
-
-    async def _seal_rest(self) -> None:
-        """Seals a call that did not come to ``close``."""
-        if self._spooled is None or self._sealed:
-            return
-        self._lane.ignore()
-        await self._seal(self._notes.outcome, complete=False)
-
-    async def _hand_over(self) -> None:
-        """Hands a call on whose messages are kept, now that there are no more.
-
-        The last of them, ``closed``, is sent after the call is sealed.
-        """
-        if self._minutes is None or self._spooled is None or not self._sealed:
-            return
-        try:
-            await self._around.spool.commit(self._spooled)
-        except SpoolError as error:
-            self._noise(logging.WARNING, "dialogue_not_whole", error=str(error))
-        self._around.sealed(self._spooled)
-
-    def _let_go(self) -> None:
-        """Gives up the lane, and a recording that could not be sealed.
-
-        What is on disk of that is found by whoever looks for leftovers next.
-        """
-        if self._spooled is None or self._sealed:
-            self._around.pump.release(self._lane)
-        else:
-            # A disk that hangs may still be writing to its file.
-            self._around.pump.release(self._lane, unused=self._spooled.release)
-
-    async def _seal(self, reason: str, *, complete: bool) -> bool:
-        """Brings the audio and the last facts to the disk, as far as it lets us.
-
-        Returns:
-            Whether all of it is there; otherwise it may be tried again.
-        """
-        assert self._spooled is not None
-        if self._end_bytes is None:
-            self._end_bytes = self._lane.audio_bytes
-        audio_bytes = self._end_bytes
-        if not self._end_told:
-            await self._flush()
-            # From here on the file may be closed, and its number given to another.
-            await self._around.pump.stop_writing(self._lane)
-            self._notes_drops()
-        stored = self._spooled.record.whole_frames(
-            min(audio_bytes, self._lane.written_bytes)
-        )
-        if stored < audio_bytes and not self._end_told:
-            # What is missing before the last gap shows from that gap's place.
-            begin = max(stored, self._last_gap_bytes())
-            self._lose(begin, audio_bytes - begin)
-        self._end_told = True
-        fact = ClosedFact(
-            reason=reason,
-            stored_bytes=stored,
-            ended_at=utc_text(self._around.clock()),
-            complete=complete and self._notes.lost_bytes == 0,
-        )
-        try:
-            await self._around.spool.seal(self._spooled, fact)
-        except SpoolError as error:
-            self._noise(logging.ERROR, "cannot_seal", error=str(error))
-            return False
-        self._sealed = True
-        if self._minutes is None:
-            self._around.sealed(self._spooled)
-        return True
-
-    async def _flush(self) -> None:
-        """Waits until the audio is in its file, or the disk has had its chance."""
-        with trio.move_on_after(_FLUSH_DEADLINE):
-            while True:
-                try:
-                    await self._around.pump.flush(self._lane)
-                except SpoolError:
-                    await trio.sleep(_FLUSH_PAUSE)
-                else:
-                    return
-
-    def _notes_drops(self) -> None:
-        """Writes down audio that came while the disk could not take it."""
-        for before, dropped in self._lane.take_drops():
-            self._lose(before, dropped)
-
-    def _settled_bytes(self) -> int:
-        """Tells how much audio has all its gaps, and is in the file."""
-        self._notes_drops()
-        return self._lane.settled_bytes
-
-    def _lose(self, before_bytes: int, lost_bytes: int) -> None:
-        media = self._session.media
-        if media is None:
-            return
-        channels = len(media.channels)
-        self._notes.lost_bytes += lost_bytes
-        self._around.metrics.lost_bytes.inc(lost_bytes)
-        gap = Gap(GapKind.LOST, before_bytes // channels, lost_bytes // channels)
-        self._session.add_lost(gap.offset_samples, gap.length_samples)
-        self._note(GapRecorded(gap))
-
-    def _last_gap_bytes(self) -> int:
-        media, gaps = self._session.media, self._session.timeline.gaps
-        return gaps[-1].offset_samples * len(media.channels) if media and gaps else 0
 
     def _samples_so_far(self) -> int:
         return self._samples_in(self._lane.audio_bytes)
@@ -864,49 +599,6 @@ class Call:
     def _samples_in(self, audio_bytes: int) -> int:
         media = self._session.media
         return audio_bytes // len(media.channels) if media else 0
-
-    def _write(
-        self, fact: GapFact | LanguageFact | PausedFact | ControlFact | TextFact
-    ) -> None:
-        if self._spooled is None:
-            return
-        try:
-            self._around.spool.append(self._spooled, fact)
-        except SpoolError as error:
-            self._noise(logging.ERROR, "fact_not_written", error=str(error))
-
-    def _sum_up(self) -> None:
-        """Counts the call, and writes its last line."""
-        notes, lane = self._notes, self._lane
-        self._around.metrics.calls.labels(notes.outcome).inc()
-        audio_bytes, frames = self.take_counts()
-        self._around.metrics.audio_bytes.inc(audio_bytes)
-        self._around.metrics.frames.inc(frames)
-        self._tell(
-            "ended",
-            outcome=notes.outcome,
-            seconds=round(trio.current_time() - notes.began, 3),
-            audio_bytes=lane.audio_bytes,
-            frames=lane.messages,
-            gaps=notes.gaps,
-            lost_bytes=notes.lost_bytes,
-            violations=notes.violations,
-            sealed=self._sealed,
-        )
-
-    def _tell(self, what: str, **values: object) -> None:
-        """Writes one of the two lines that each session has.
-
-        What is recorded costs its peer something; the rest it could cause at will.
-        """
-        if self._spooled is not None:
-            self._log.info(f"call_{what}", **values)
-        else:
-            self._noise(logging.INFO, f"session_{what}", **values)
-
-    def _noise(self, level: int, event: str, **values: object) -> None:
-        """Writes a line of a kind that may come often."""
-        self._around.noise.write(level, event, **self._ids, **values)
 
 
 def _tag(language: str | None) -> str | None:

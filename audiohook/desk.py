@@ -18,7 +18,7 @@ from audiohook.protocol.state import State
 
 if TYPE_CHECKING:
     from audiohook.authentication import Credentials
-    from audiohook.call import Surroundings
+    from audiohook.call_surroundings import Surroundings
     from audiohook.ingest.http import RequestHead
     from audiohook.ingest.stream import DivertedStream
     from audiohook.protocol.messages import DisconnectReason

@@ -28,8 +28,8 @@ from audiohook.api.room import BASE, make_room
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
-from audiohook.call import Surroundings
 from audiohook.call_settings import Chooser
+from audiohook.call_surroundings import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.doors import Doors
 from audiohook.erasing import Places, make_erasing

@@ -1,6 +1,6 @@
 """All benchmarks: peers installed, everything measured, tables and plots made.
 
-    make bench             all of it, about a quarter of an hour
+    make bench             all of it, half an hour at most
     make bench-quick       some of it, about two minutes
     python -m bench --only calls --servers ours,plain-interval-3 --rounds 3
 
@@ -23,7 +23,7 @@ from bench.measure import FailedError, find_cores
 from bench.peers import PROJECT, SERVERS
 from bench.peers.install import FOLDER as BUILT
 from bench.peers.install import NO_APT
-from bench.plan import FULL, QUICK, Bench
+from bench.plan import FULL, OTHERS, QUICK, Bench
 from bench.report import show, write_charts, write_readme
 from bench.results import FOLDER, Results
 
@@ -36,6 +36,7 @@ KINDS: dict[str, Callable[[Bench], None]] = {
     functions.DIVERTER: functions.run_diverter,
     files.KIND: files.run,
     storms.KIND: storms.run,
+    stores.PARTS: stores.run_parts,
     stores.DELIVERY: stores.run_delivery,
     stores.LENGTH: stores.run_length,
     growth.FRAMES: growth.run_frames,
@@ -100,7 +101,8 @@ def make_bench(arguments: argparse.Namespace) -> Bench:
     plan = QUICK if arguments.quick else FULL
     if arguments.counts:
         counts = tuple(int(count) for count in arguments.counts.split(","))
-        plan = replace(plan, counts=counts, few=counts)
+        peers = tuple((calls, OTHERS) for calls in counts)
+        plan = replace(plan, counts=counts, peers=peers)
     if arguments.window:
         plan = replace(plan, window=arguments.window)
     words = " ".join(sys.argv[1:])

@@ -18,21 +18,20 @@ KIND = "calls"
 
 
 def run(bench: Bench) -> None:
-    """Measure all servers in turns, at growing counts of calls."""
+    """Measure ours and the floor at growing counts of calls, then the others."""
     plan = bench.plan
     for _ in range(bench.rounds):
         for calls in plan.counts:
-            for server in _servers(bench, calls):
-                _measure(bench, server, calls)
+            wanted = (OURS,) if calls in plan.alone else (OURS, FLOOR)
+            for server in wanted:
+                if server in bench.servers:
+                    _measure(bench, server, calls)
             if calls in plan.tls:
                 _measure(bench, OURS, calls, tls=True)
-
-
-def _servers(bench: Bench, calls: int) -> list[str]:
-    if calls in bench.plan.few:
-        return list(bench.servers)
-    wanted = (OURS,) if calls in bench.plan.alone else (OURS, FLOOR)
-    return [server for server in bench.servers if server in wanted]
+        for calls, servers in plan.peers:
+            for server in servers:
+                if server in bench.servers:
+                    _measure(bench, server, calls)
 
 
 def _measure(bench: Bench, server: str, calls: int, *, tls: bool = False) -> None:

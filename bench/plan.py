@@ -1,10 +1,10 @@
-"""How much is measured: all in a quarter of an hour, or some in two minutes."""
+"""How much is measured: all in half an hour, or some in two minutes."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.measure import MARGIN, SETTLE, Case, FailedError, measure
 from bench.peers import FLOOR, OURS, SERVERS
@@ -21,10 +21,15 @@ SECONDS = 1.0
 MINUTES = 60 * SECONDS
 HOURS = 60 * MINUTES
 
+OTHERS: Final = tuple(server for server in SERVERS if server not in {OURS, FLOOR})
+"""Servers to compare with, beside the floor."""
+
 # A server that would need more of its core than this is not asked to carry so much.
 _MOST_CORES = 0.85
 # Calls that begin a second while they are all to be opened.
 _CALLS_A_SECOND = 500
+# A handshake of TLS is work for both sides.
+_TLS_CALLS_A_SECOND = 150
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +43,9 @@ class Plan:
         window: How long a server is looked at.
         settle: What is left out before that.
         margin: By how much calls outlast it.
-        counts: Live calls at a time.
-        few: Of these counts, those at which all servers are measured that carry
-            them; at the others ours and the floor.
-        alone: Counts at which ours alone is measured.
+        counts: Live calls at a time, at which ours and the floor are measured.
+        alone: Of these, those at which ours alone is.
+        peers: Calls at a time, and which others are measured with so many.
         tls: Counts at which ours is measured with TLS.
         frame_bytes: Lengths of frames.
         frame_calls: Calls with frames of those lengths.
@@ -50,6 +54,8 @@ class Plan:
         storm: Sessions that are opened, and closed, in the same instant.
         storm_life: How long they live.
         storm_servers: Whose.
+        long_calls: Live calls of which parts are brought to a bucket; 0 for none.
+        long_speed: How much faster than real time they pass.
         delivered: Live calls whose recordings are brought to a bucket.
         delivered_seconds: How long each of these lasts.
         delivered_forms: What is brought there, of `bench.stores.FORMS`.
@@ -64,8 +70,8 @@ class Plan:
     settle: float = SETTLE
     margin: float = MARGIN
     counts: tuple[int, ...]
-    few: tuple[int, ...]
     alone: tuple[int, ...]
+    peers: tuple[tuple[int, tuple[str, ...]], ...]
     tls: tuple[int, ...]
     frame_bytes: tuple[int, ...]
     frame_calls: int
@@ -74,6 +80,8 @@ class Plan:
     storm: int
     storm_life: float
     storm_servers: tuple[str, ...]
+    long_calls: int
+    long_speed: float
     delivered: int
     delivered_seconds: float
     delivered_forms: tuple[str, ...]
@@ -81,13 +89,18 @@ class Plan:
 
 
 FULL = Plan(
-    budget=25 * MINUTES,
+    budget=30 * MINUTES,
     function_seconds=0.2,
     convert_seconds=(1 * MINUTES, 10 * MINUTES, 1 * HOURS),
     window=6 * SECONDS,
     counts=(200, 1000, 3000, 5000, 10_000),
-    few=(200, 1000, 3000),
     alone=(5000,),
+    peers=(
+        # Those that may not carry more.
+        (200, ("websockets-asyncio", "websockets-trio", "trio-websocket")),
+        (1000, OTHERS),
+        (3000, ("picows", "gorilla", "node")),
+    ),
     tls=(1000, 3000),
     frame_bytes=(320, 1600, 3200, 64_000),
     frame_calls=500,
@@ -96,9 +109,11 @@ FULL = Plan(
     storm=3000,
     storm_life=12 * SECONDS,
     storm_servers=(OURS, FLOOR, "picows", "gorilla", "node"),
+    long_calls=250,
+    long_speed=4.0,
     delivered=1000,
     delivered_seconds=45 * SECONDS,
-    delivered_forms=("WAV alone", "WAV and audio as received"),
+    delivered_forms=("WAV and audio as received",),
     lengths=(
         (1 * MINUTES, 100.0),
         (10 * MINUTES, 100.0),
@@ -115,8 +130,8 @@ QUICK = Plan(
     settle=0.5 * SECONDS,
     margin=1.5 * SECONDS,
     counts=(50,),
-    few=(50,),
     alone=(),
+    peers=((50, OTHERS),),
     tls=(50,),
     frame_bytes=(16_000,),
     frame_calls=50,
@@ -125,6 +140,8 @@ QUICK = Plan(
     storm=200,
     storm_life=4 * SECONDS,
     storm_servers=(OURS, FLOOR),
+    long_calls=0,
+    long_speed=1.0,
     delivered=50,
     delivered_seconds=3 * SECONDS,
     delivered_forms=("WAV and audio as received",),
@@ -161,17 +178,21 @@ class Bench:
     def seconds_left(self) -> float:
         return self.began_at + self.plan.budget - time.monotonic()
 
-    def ramp(self, calls: int) -> float:
-        """How long so many calls take to begin."""
-        return max(0.5, calls / _CALLS_A_SECOND)
-
-    def steady(self, server: str, calls: int, **more: Any) -> Case:  # noqa: ANN401 - passed on
+    def steady(
+        self,
+        server: str,
+        calls: int,
+        *,
+        tls: bool = False,
+        **more: Any,  # noqa: ANN401 - passed on
+    ) -> Case:
         """Make the usual case: calls that all last through the window."""
         plan = self.plan
         return Case(
             server=server,
             calls=calls,
-            ramp=self.ramp(calls),
+            tls=tls,
+            ramp=max(0.5, calls / (_TLS_CALLS_A_SECOND if tls else _CALLS_A_SECOND)),
             window=plan.window,
             settle=plan.settle,
             margin=plan.margin,

@@ -163,6 +163,28 @@ def _storms(run: Run) -> Iterable[Table]:
     )
 
 
+def _parts(run: Run) -> Iterable[Table]:
+    yield Table(
+        "Long calls, of which parts are uploaded while they live",
+        [
+            *("what is stored", "calls", "times real time", "server's cores"),
+            *("per 1,000 calls' audio", "load's cores", "elsewhere, S3 among it"),
+        ],
+        [
+            [
+                record["what"],
+                f"{record['calls']:,}",
+                f"{record['speed']:g}",
+                _number(record["cores"], 3),
+                _number(record["cores_per_1000_calls"] / record["speed"], 3),
+                _number(record["load_cores"], 3),
+                _number(record["elsewhere_cores"], 3),
+            ]
+            for record in run.records("parts")
+        ],
+    )
+
+
 def _delivery(run: Run) -> Iterable[Table]:
     yield Table(
         "Calls that end, are uploaded, and are followed by others",
@@ -324,6 +346,7 @@ class Chapter:
 CHAPTERS: Final = (
     Chapter("calls", "Live calls", _calls),
     Chapter("storms", "Storms", _storms),
+    Chapter("parts", "Long calls on their way to the bucket", _parts),
     Chapter("delivery", "From the wire to the bucket", _delivery),
     Chapter("length", "Length of a call", _length),
     Chapter("frames", "Length of frames", _frames),

@@ -1,7 +1,8 @@
 """From the wire to the bucket: spool, rendering and upload to an S3 on this machine.
 
-The S3 is SeaweedFS, on the load's core. Calls end and are followed by others, so that
-what is uploaded in the window is as much as comes in. The time to the object counts
+The S3 is SeaweedFS, on the load's core. What is uploaded in the window is as much as
+comes in: of long calls in parts, which are full at as many moments as there are calls,
+of short ones as they end and are followed by others. The time to the object counts
 from `closed`, as the client got it, to the server's line that the store has confirmed
 all objects of the call; that they are there, and right, is checked afterwards.
 """
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from audiohook.protocol.timeline import SAMPLE_RATE_HZ
+from audiohook.storage.base import MIB
 from bench.measure import Case
 from tests.seaweed import BUCKET, running_seaweed
 from tests.slow.bucket import aws_settings
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from bench.plan import Bench
 
+PARTS = "parts"
 DELIVERY = "delivery"
 LENGTH = "length"
 
@@ -33,8 +37,40 @@ FORMS: Final = {
     "WAV and audio as received": {"KEEP_RAW": "true"},
 }
 
+# The least that S3 takes, and how long it takes to fill: two channels of PCM16.
+_PART_SECONDS: Final = 5 * MIB / (2 * 2 * SAMPLE_RATE_HZ)
+
 # Decoding and comparing costs more than recording did.
 _COMPARED = 150
+
+
+def run_parts(bench: Bench) -> None:
+    """Measure long calls, whose parts are uploaded while they live.
+
+    Fewer calls than are meant, and as much faster than real time: a part fills in
+    minutes, and each call has to have filled its second before it sends one.
+    """
+    plan = bench.plan
+    if not plan.long_calls:
+        return
+    turn = _PART_SECONDS / plan.long_speed
+    for what, keep_raw in FORMS.items():
+        with _bucket(bench, PARTS, what) as environment:
+            if environment is None:
+                continue
+            case = Case(
+                calls=plan.long_calls,
+                ramp=turn,
+                settle=turn + plan.settle,
+                window=turn,
+                speed=plan.long_speed,
+                settings=environment | keep_raw,
+                store=f"s3://{BUCKET}/calls/",
+                load_environment=environment,
+                raw_only=False,
+                compare=_COMPARED,
+            )
+            bench.case(PARTS, case, what=what, speed=plan.long_speed)
 
 
 def run_delivery(bench: Bench) -> None:

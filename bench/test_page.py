@@ -28,7 +28,8 @@ import trio
 from audiohook._divert import Lane
 from audiohook.admission import Place
 from audiohook.authentication import Authenticator, Credentials
-from audiohook.call import Call, Surroundings
+from audiohook.call import Call
+from audiohook.call_surroundings import Surroundings
 from audiohook.desk import CallDesk
 from audiohook.glance import Glance
 from audiohook.index.database import Database
@@ -109,7 +110,9 @@ def make_call(number: int, around: Surroundings, folder: Path) -> Call:
     call._session.data_to_send()
     opened = SimpleNamespace(language="en-US")
     record = SimpleNamespace(languages=[], opened=opened)
-    call._spooled = cast("Any", SimpleNamespace(record=record, folder=folder))
+    call._recording._spooled = cast(
+        "Any", SimpleNamespace(record=record, folder=folder)
+    )
     return call
 
 
@@ -155,7 +158,9 @@ async def test_cost_of_looking(tmp_path: Path) -> None:
         for number, call in enumerate(desk.newest_calls(MOST_CALLS)):
             # Everybody speaks, now louder and now softer, and one in five has pinged.
             loudness = bytes([chance.randrange(256)]) * SECOND_OF_AUDIO
-            (cast("Any", call)._spooled.folder / "audio.ulaw").write_bytes(loudness)
+            (cast("Any", call)._recording._spooled.folder / "audio.ulaw").write_bytes(
+                loudness
+            )
             if number % 5 == look % 5:
                 call._session._pinged_at = trio.current_time()
         before = time.thread_time(), time.process_time()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from audiohook import call, service
+from audiohook import call, call_recording, service
 from audiohook.protocol.events import SessionFault
 from audiohook.protocol.messages import Closed, Opened, Pong
 from audiohook.recording import disk
@@ -359,7 +359,7 @@ async def test_audio_that_a_full_disk_refused_is_a_gap_once(
     refusals: int,
 ) -> None:
     """However often the end has to be tried, and if it is within a sample."""
-    monkeypatch.setattr(call, "_FLUSH_DEADLINE", 0.1)
+    monkeypatch.setattr(call_recording, "_FLUSH_DEADLINE", 0.1)
     Ailing(monkeypatch, refusals)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     async with house(tmp_path) as it, peer_of(it) as peer:

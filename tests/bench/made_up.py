@@ -30,6 +30,7 @@ def live(server: str, calls: int, cores: float, **changes: Any) -> Record:  # no
         "processes": 1,
         "cores": cores * calls / 1000,
         "load_cores": calls / 10_000,
+        "elsewhere_cores": 0.1,
         "cores_per_1000_calls": cores,
         "us_per_frame": cores * 100,
         "kib_per_call": 50.0,
@@ -82,6 +83,7 @@ def good_run() -> Run:
     storm = {"opened": {"max": 1500.0}, "pong": {"max": 900.0}}
     storm |= {"closed": {"max": 2500.0}, "upgraded": {"max": 800.0}}
     stored = {"count": 9, "p50": 0.1, "p99": 0.3, "max": 0.4}
+    parts = live(OURS, 250, 0.44) | {"what": "WAV alone", "speed": 4.0}
     delivery = live(OURS, 1000, 0.11) | {
         "what": "WAV alone",
         "stored_after": stored,
@@ -98,6 +100,7 @@ def good_run() -> Run:
             *(live(OURS, calls, 0.09, tls=True) for calls in (1000, 3000)),
         ),
         kind("storms", live(OURS, 3000, 0.1, latency_ms=storm)),
+        kind("parts", parts),
         kind("delivery", delivery),
         kind(
             "length",

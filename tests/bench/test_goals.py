@@ -53,10 +53,16 @@ SPOILT: dict[str, tuple[str, Callable[[Record], bool], Record, str]] = {
     "storm": (
         "storms",
         of(OURS, 3000),
-        {"latency_ms": {"opened": {"max": 10.0}, "closed": {"max": 4001.0}}},
+        {"latency_ms": {"closed": {"max": 4001.0}}},
         "same instant",
     ),
-    "delivery": ("delivery", of(OURS, 1000), {"cores": 0.121}, "end to end"),
+    "late in a storm": (
+        "storms",
+        of(OURS, 3000),
+        {"all_open_after": 4.1},
+        "same instant",
+    ),
+    "delivery": ("parts", of(OURS, 250), {"cores": 0.121}, "end to end"),
     "late object": (
         "delivery",
         of(OURS, 1000),

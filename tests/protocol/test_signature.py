@@ -10,8 +10,9 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import http_sf
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from audiohook.errors import AuthenticationError
@@ -698,3 +699,73 @@ def test_verify_damaged_input_refused_or_unharmed(
 @given(st.lists(st.tuples(st.binary(max_size=30), st.binary(max_size=30))))
 def test_verify_arbitrary_headers_refused_cleanly(headers: Headers) -> None:
     refusal(headers)
+
+
+# What is read and written without the library
+
+
+strings = st.text(st.sampled_from('ab@-"\\ é\x7f'), max_size=4)
+members = st.builds(
+    "{}{}={}{}{}".format,
+    st.sampled_from(["", " ", "*"]),
+    st.sampled_from(["sig1", "a_b", "A", "1"]),
+    st.one_of(
+        st.builds(
+            lambda names: "(" + " ".join(f'"{name}"' for name in names) + ")",
+            st.lists(strings, max_size=3),
+        ),
+        st.binary(min_size=30, max_size=34).map(
+            lambda data: f":{base64.b64encode(data).decode()}:"
+        ),
+        structured,
+    ),
+    st.lists(
+        st.builds(
+            ";{}={}".format,
+            st.sampled_from(["keyid", "created", "a1"]),
+            st.one_of(
+                strings.map('"{}"'.format),
+                st.integers(-(10**16), 10**16).map(str),
+                st.sampled_from(["?1", "00012", "1.5", "", "token"]),
+            ),
+        ),
+        max_size=3,
+    ).map("".join),
+    st.sampled_from(["", " ", ", b=1", ";"]),
+)
+
+
+@given(members | structured)
+@example(f"sig1={GOOD}")
+@example(f"sig1=:{SIGNATURE}:")
+def test_usual_fields_are_read_as_the_library_reads_them(text: str) -> None:
+    value = text.encode("latin-1")
+    usual = signature._parse_usual_input(value) or signature._parse_usual_value(value)
+    if usual is not None:
+        assert usual == http_sf.parse(value, tltype="dictionary")
+
+
+def test_fields_of_a_real_client_are_usual_ones() -> None:
+    assert signature._parse_usual_input(f"sig1={GOOD}".encode()) is not None
+    assert signature._parse_usual_value(f"sig1=:{SIGNATURE}:".encode()) is not None
+
+
+@given(
+    st.lists(strings | structured, max_size=4),
+    st.dictionaries(
+        st.sampled_from(["keyid", "nonce", "created"]),
+        strings | st.integers(-(10**14), 10**14),
+    ),
+)
+def test_inner_lists_are_written_as_the_library_writes_them(
+    names: list[str], parameters: dict[str, str | int]
+) -> None:
+    try:
+        members: list[http_sf.ItemType] = list(names)
+        inner_list: http_sf.InnerListType = (members, dict(parameters))
+        expected = http_sf.ser([inner_list]).encode("ascii")
+    except ValueError:
+        with pytest.raises(ValueError, match="string"):
+            signature._serialise(names, parameters)
+    else:
+        assert signature._serialise(names, parameters) == expected
