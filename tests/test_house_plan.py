@@ -45,6 +45,7 @@ GROUND_FLOOR = frozenset(
         "setting_sources",
         "setting_values",
         "settings",
+        "sqlite_file",
         "systemd",
         "tls",
         "verdict",

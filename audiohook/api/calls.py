@@ -35,14 +35,13 @@ from audiohook.api.problems import Code, ProblemError
 from audiohook.control import Asker, ControlFault, Held
 from audiohook.errors import ControlError
 from audiohook.file_ranges import NoFileError, NoStretchError, serve
-from audiohook.index.rebuild import SUMMARY_NAME
 from audiohook.index.search import Query
 from audiohook.protocol.messages import NIL_UUID
 from audiohook.protocol.state import State
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import beside, file_key
+from audiohook.storage.layout import SUMMARY_NAME, beside, file_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
     from audiohook.index.keeper import CallIndex
     from audiohook.index.search import Found
     from audiohook.recording.elsewhere import Elsewhere
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.storage.base import Store
 
 SECONDS = 1

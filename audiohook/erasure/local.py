@@ -21,13 +21,13 @@ from audiohook.erasure.order import Asked, Spooled, Transcript
 from audiohook.errors import ErasureError
 from audiohook.recording import disk, journal
 from audiohook.recording.leftovers import ASIDE, JOURNAL_LIMIT_BYTES
+from audiohook.recording.record import CallRecord, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from audiohook.erasure.order import OrderFact, Wanted
-    from audiohook.recording.journal import CallRecord
     from audiohook.recording.transcripts import JobRecord
 
 # A first line holds at most 60,000 bytes of configuration, six bytes to each
@@ -202,10 +202,10 @@ def _record(fd: int, is_meant: Callable[[journal.Opened], bool]) -> CallRecord |
         return None
     data = disk.read_at(fd, 0, JOURNAL_LIMIT_BYTES)
     try:
-        record, _ = journal.replay(data)
+        record, _ = replay(data)
     except ValueError:
         # What can be understood of it has to do.
-        record = journal.CallRecord(first)
+        record = CallRecord(first)
     return record
 
 
@@ -250,7 +250,7 @@ def _facts_aside(folder: Path) -> list[OrderFact]:
         with contextlib.suppress(ValueError):
             fact = journal.decode(line)
             if record is None and isinstance(fact, journal.Opened):
-                record = journal.CallRecord(fact)
+                record = CallRecord(fact)
             elif record is not None and fact is not None:
                 record.apply(fact)
     for job in record.jobs.values() if record is not None else ():

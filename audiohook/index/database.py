@@ -1,8 +1,7 @@
 """The blocking half of the index: one file of SQLite. Called from threads.
 
-Whatever several processes do to the file is ordered by SQLite's own locks; its
-log (WAL) lets them read while one of them writes. A file that is damaged is set
-aside, since all of it can be made anew.
+Several processes may share the file, see `audiohook.sqlite_file`. One that is
+damaged is set aside, since all of it can be made anew.
 
 A recording's number in the tables holds the time at which it began, so that the
 newest is the one with the greatest number, everywhere and without sorting.
@@ -18,9 +17,11 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from audiohook import sqlite_file
 from audiohook.errors import CallIndexError
 from audiohook.index.entry import Entry, RecordingState
 from audiohook.index.search import COLUMNS, ID_BITS, Found, Query, Search, found
+from audiohook.sqlite_file import code_of, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -31,13 +32,10 @@ SECONDS = 1.0
 FILE_NAME: Final = "recordings.sqlite"
 DAMAGED_NAME: Final = "damaged.sqlite"
 _LOCK_NAME: Final = "lock"
-_COMPANIONS: Final = ("", "-wal", "-shm", "-journal")
 
 _APPLICATION_ID: Final = 0x41484978
 _VERSION: Final = 2
 
-# How long another process may keep the file for itself.
-_BUSY_LIMIT: Final = 5 * SECONDS
 # How long one question may take; whoever asks for more must ask more narrowly.
 _SEARCH_LIMIT: Final = 2 * SECONDS
 # SQLite asks whether to go on after so many of its steps.
@@ -45,10 +43,6 @@ _STEPS: Final = 20_000
 # For an erasure others have to be done reading.
 _ERASE_TRIES: Final = 50
 _ERASE_PAUSE: Final = 0.1 * SECONDS
-_OPEN_PAUSE: Final = 0.02 * SECONDS
-
-
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 _TABLES: Final = """
 CREATE TABLE recordings (
@@ -197,7 +191,7 @@ class Database:
         Raises:
             CallIndexError: They could not be written; nothing has changed.
         """
-        with self._guarded() as connection, _transaction(connection):
+        with self._guarded() as connection, transaction(connection):
             generation = _fact(connection, "generation")
             for entry, text in entries:
                 # Asked in here, so that no erasure can come in between.
@@ -210,7 +204,7 @@ class Database:
         Raises:
             CallIndexError: The file cannot be written.
         """
-        with self._guarded() as connection, _transaction(connection):
+        with self._guarded() as connection, transaction(connection):
             connection.execute(
                 "UPDATE facts SET value = value + 1 WHERE name = 'generation'"
             )
@@ -228,7 +222,7 @@ class Database:
         Raises:
             CallIndexError: The file cannot be written.
         """
-        with self._guarded() as connection, _transaction(connection):
+        with self._guarded() as connection, transaction(connection):
             rows = connection.execute(
                 "SELECT id FROM recordings WHERE generation < ?", (generation,)
             ).fetchall()
@@ -249,11 +243,11 @@ class Database:
         Raises:
             CallIndexError: It could not be done, or not to the last byte; ask again.
         """
-        for suffix in _COMPANIONS:
-            # Nobody can tell what is in it.
-            (self._folder / f"{DAMAGED_NAME}{suffix}").unlink(missing_ok=True)
         with self._guarded() as connection:
-            with _transaction(connection):
+            for suffix in sqlite_file.COMPANIONS:
+                # Nobody can tell what is in it.
+                (self._folder / f"{DAMAGED_NAME}{suffix}").unlink(missing_ok=True)
+            with transaction(connection):
                 spellings = (conversation, conversation.lower(), conversation.upper())
                 rows = connection.execute(
                     "SELECT id FROM recordings WHERE conversation IN (?, ?, ?)"
@@ -314,7 +308,7 @@ class Database:
         Raises:
             CallIndexError: The file cannot be written.
         """
-        with self._guarded() as connection, _transaction(connection):
+        with self._guarded() as connection, transaction(connection):
             connection.execute(
                 "UPDATE recordings SET"
                 " audio_removed_at = coalesce(audio_removed_at, ?),"
@@ -335,7 +329,7 @@ class Database:
         Raises:
             CallIndexError: The file cannot be written.
         """
-        with self._guarded() as connection, _transaction(connection):
+        with self._guarded() as connection, transaction(connection):
             for key in keys:
                 rows = connection.execute(
                     "SELECT id FROM recordings WHERE key = ?", (key,)
@@ -372,11 +366,10 @@ class Database:
             raise CallIndexError(f"{self._path}: {exc.strerror or exc}") from exc
 
     def _translated(self, exc: sqlite3.Error) -> CallIndexError:
-        # Only the low byte says what kind it is. Source: SQLite, "Result Codes".
-        code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+        code = code_of(exc)
         if code == sqlite3.SQLITE_INTERRUPT:
             return CallIndexError("the question takes too long", costly=True)
-        if code in _CORRUPT:
+        if sqlite_file.is_damage(exc):
             self.close()
             return CallIndexError(f"{self._path} is damaged", damaged=True)
         # Its words name files and tables, never what is in them.
@@ -395,10 +388,7 @@ class Database:
             with self.lone() as alone:
                 # Otherwise somebody else is at it.
                 if alone and not self._is_sound():
-                    for suffix in _COMPANIONS:
-                        old = self._folder / f"{FILE_NAME}{suffix}"
-                        with contextlib.suppress(FileNotFoundError):
-                            old.replace(self._folder / f"{DAMAGED_NAME}{suffix}")
+                    sqlite_file.rename(self._folder, FILE_NAME, DAMAGED_NAME)
         except OSError as exc:
             raise CallIndexError(f"{self._path}: {exc.strerror or exc}") from exc
 
@@ -423,20 +413,8 @@ class Database:
                 if self._path.stat().st_ino == self._inode:
                     return self._connection
             self.close()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Its companions get the same mode from SQLite.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._path, flags, 0o600)
-        try:
-            self._inode = os.fstat(fd).st_ino
-        finally:
-            os.close(fd)
-        connection = sqlite3.connect(
-            self._path,
-            timeout=_BUSY_LIMIT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        # What a crash of the machine takes from the index the store still has.
+        connection, self._inode = sqlite_file.open_file(self._path, "NORMAL")
         try:
             self._prepare(connection)
         except BaseException:
@@ -446,16 +424,9 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        _use_log(connection)
-        # What a crash of the machine takes from the index the store still has.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
         connection.set_progress_handler(self._is_late, _STEPS)
-        with _transaction(connection):
-            mark = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if (mark, version) != (_APPLICATION_ID, _VERSION):
+        with transaction(connection):
+            if sqlite_file.mark_of(connection) != (_APPLICATION_ID, _VERSION):
                 self._create(connection)
         self._has_fts = _is_virtual(connection)
 
@@ -474,43 +445,10 @@ class Database:
         except sqlite3.OperationalError:
             # This SQLite was built without FTS5.
             connection.execute(_PLAIN_WORDS)
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
+        sqlite_file.set_mark(connection, _APPLICATION_ID, _VERSION)
 
     def _is_late(self) -> bool:
         return self._ends_at > 0 and time.monotonic() > self._ends_at
-
-
-def _use_log(connection: sqlite3.Connection) -> None:
-    """Have changes go to a log first; the file remembers it.
-
-    Of two that open a new file at once, one is told that it is locked, without the
-    wait that it would get for anything else.
-    """
-    until = time.monotonic() + _BUSY_LIMIT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as exc:
-            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            if code != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        else:
-            return
-        time.sleep(_OPEN_PAUSE)
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    # Not one that becomes a writer later, which could be too late.
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 def _is_virtual(connection: sqlite3.Connection) -> bool:

@@ -107,7 +107,7 @@ class CallIndex:
         self._told: set[str] = set()
 
     def note(self, key: str, summary: bytes) -> None:
-        """Takes a recording in soon, as it is in the store now.
+        """Take a recording in soon, as it is in the store now.
 
         Args:
             key: Where its ``call.json`` is.
@@ -125,7 +125,7 @@ class CallIndex:
         self._news.set()
 
     async def search(self, query: Query, limit: int) -> list[Found]:
-        """Finds recordings, the newest first.
+        """Find recordings, the newest first.
 
         Raises:
             CallIndexError: It takes too long, or the file cannot be read.
@@ -133,7 +133,7 @@ class CallIndex:
         return await self._read(lambda database: database.search(query, limit))
 
     async def by_key(self, key: str) -> Found | None:
-        """Returns the recording that is stored there; None if there is none.
+        """Return the recording that is stored there; None if there is none.
 
         Raises:
             CallIndexError: The file cannot be read.
@@ -141,7 +141,7 @@ class CallIndex:
         return await self._read(lambda database: database.by_key(key))
 
     async def by_name(self, name: str, prefix: str) -> Found | None:
-        """Returns the recording of a name, wherever it is; None if there is none.
+        """Return the recording of a name, wherever it is; None if there is none.
 
         Args:
             name: See `audiohook.storage.summary.recording_name`.
@@ -162,7 +162,7 @@ class CallIndex:
         return None
 
     async def erase(self, conversation: str, session: str | None = None) -> int:
-        """Forgets a conversation to the last byte.
+        """Forget a conversation to the last byte.
 
         Args:
             conversation: Its id.
@@ -179,7 +179,7 @@ class CallIndex:
     async def due(
         self, before_ms: int, after: int, limit: int, *, audio: bool, transcripts: bool
     ) -> list[Found]:
-        """Returns recordings of which something may have been removed by now.
+        """Return recordings of which something may have been removed by now.
 
         Args:
             before_ms: That began before, in milliseconds since 1970.
@@ -200,7 +200,7 @@ class CallIndex:
     async def mark_removed(
         self, key: str, audio: str | None, transcripts: str | None
     ) -> None:
-        """Notes when something of a recording was removed; see `Database`.
+        """Note when something of a recording was removed; see `Database`.
 
         Raises:
             CallIndexError: The file cannot be written.
@@ -210,7 +210,7 @@ class CallIndex:
         )
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Forgets recordings that are gone.
+        """Forget recordings that are gone.
 
         Raises:
             CallIndexError: The file cannot be written.
@@ -219,7 +219,7 @@ class CallIndex:
             await self._write(lambda database: database.forget(keys))
 
     async def build(self, progress: Callable[[int], None] = lambda _: None) -> Pass:
-        """Goes through the whole store, and makes the index say what is there.
+        """Go through the whole store, and make the index say what is there.
 
         Args:
             progress: Told how many recordings there were so far.
@@ -240,13 +240,13 @@ class CallIndex:
         )
 
     def statistics(self) -> IndexStatistics:
-        """Returns how the index does."""
+        """Return how the index does."""
         return IndexStatistics(len(self._waiting), self._failures, self._building)
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keeps the index until cancelled.
+        """Keep the index until cancelled.
 
         *Cancellation:* What is not taken in is found by the next pass.
         """
@@ -259,7 +259,7 @@ class CallIndex:
             self.close()
 
     def close(self) -> None:
-        """Closes the file; to be called when nobody uses it any more."""
+        """Close the file; to be called when nobody uses it any more."""
         for database in (self._writer, *self._readers):
             database.close()
 
@@ -300,22 +300,23 @@ class CallIndex:
     async def _make_passes(self) -> None:
         while True:
             self._missed = trio.Event()
-            pause = _PAUSE
+            passes = False
             try:
                 await self._make_pass()
             except (CallIndexError, UploadError) as error:
                 self._complain("pass", error)
                 # A role may be for writing only; that does not pass by itself.
-                lasting = isinstance(error, UploadError) and not error.retryable
-                pause = _PAUSE if lasting else _PASS_INTERVAL
+                passes = not isinstance(error, UploadError) or error.retryable
             except Exception:  # noqa: BLE001 - the edge: it must not cost a call
                 self._log.exception("index_failed")
-                pause = _PASS_INTERVAL
+                passes = True
             finally:
                 self._building = False
-            if pause < _PASS_INTERVAL:
+            if passes:
+                await trio.sleep(_PASS_INTERVAL)
+            else:
                 await self._missed.wait()
-            await trio.sleep(pause)
+                await trio.sleep(_PAUSE)
 
     async def _make_pass(self) -> None:
         self._building = True

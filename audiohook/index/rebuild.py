@@ -13,6 +13,7 @@ import trio
 from audiohook.errors import UploadError
 from audiohook.index.entry import Entry, entry_of, spoken
 from audiohook.storage.base import ListableStore
+from audiohook.storage.layout import SUMMARY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SUMMARY_NAME: Final = "call.json"
 # What recordings are called, see `audiohook.storage.summary.recording_name`; whatever
 # else lies beside them may hold some.
 _NAME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9-]{8}\.[0-9]{3}Z_")
@@ -168,7 +168,7 @@ class _Walk:
     everything: bool = field(kw_only=True)
 
     async def go(self, place: str, progress: Callable[[int], None]) -> None:
-        """Takes in what lies below a place, and deeper if recordings may."""
+        """Take in what lies below a place, and deeper if recordings may."""
         places = [(place, 0)]
         while places:
             place, depth = places.pop()

@@ -17,7 +17,7 @@ from audiohook.storage.layout import split_bucket, summary_key, summary_key_of
 
 if TYPE_CHECKING:
     from audiohook.notify.outbox import Outbox
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.transcripts import JobRecord
 
 # Source: RFC 5646, "Syntax"; what could be a name is no tag.

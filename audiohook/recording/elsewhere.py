@@ -62,8 +62,9 @@ def look_elsewhere(folder: Path, own: Collection[str]) -> dict[str, list[Elsewhe
 
 def _look_at_all(spool_fd: int, own: Collection[str]) -> dict[str, list[Elsewhere]]:
     found: dict[str, list[Elsewhere]] = {}
-    names = [each for each in os.listdir(spool_fd) if journal.is_uuid(each)]
-    for name in [each for each in names if each not in own][:_MOST_CALLS]:
+    sessions = {each: disk.session_of(each) for each in os.listdir(spool_fd)}
+    names = [each for each, session in sessions.items() if session is not None]
+    for name in [each for each in names if sessions[each] not in own][:_MOST_CALLS]:
         opened, held = _look(spool_fd, name)
         if opened is not None:
             call = Elsewhere(opened.session_id, opened.started_at, held)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.transcripts import JobRecord
 
 

@@ -26,9 +26,13 @@ from typing import TYPE_CHECKING, Final
 
 from audiohook.recording import disk, journal
 from audiohook.recording._files import Lock
+from audiohook.recording.groups import reason_of
+from audiohook.recording.record import replay
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+
+    from audiohook.recording.record import CallRecord
 
 ASIDE: Final = "aside"
 REASON: Final = "reason.txt"
@@ -75,7 +79,7 @@ class Leftover:
     """
 
     files: disk.CallFiles
-    record: journal.CallRecord
+    record: CallRecord
     audio_bytes: int
     last_write: float
 
@@ -145,7 +149,7 @@ def find(
         except _NonsenseError as exc:
             _put_away(spool_fd, name, str(exc), findings)
         except OSError as exc:
-            findings.unreachable.append((_printable(name), _text_of(exc)))
+            findings.unreachable.append((_printable(name), reason_of(exc)))
             if exc.errno in _OUT_OF_FILES:
                 break
     return findings
@@ -220,10 +224,6 @@ def _printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
-def _text_of(exc: OSError) -> str:
-    return exc.strerror or type(exc).__name__
-
-
 def _look(spool_fd: int, name: str) -> Leftover | disk.CallFiles | None:
     """Judge one entry; lock it if it is a call, clear it away if it is none.
 
@@ -279,10 +279,11 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
         if audio_fd is None or files.audio_bytes() == 0:
             return _Verdict.KEEP if _is_unfinished(files) else _Verdict.REMOVE
         raise _NonsenseError("there is audio, but the journal has no first line")
-    if record.done:
+    if record.done or record.delivered:
         # A folder that is used again may, when the power is cut, have the journal of
         # the call before beside the audio of the call after.
         _check_session(files, record)
+    if record.done:
         return _Verdict.REMOVE
     if record.delivered:
         return _delivered(folder_fd, files, record)
@@ -292,9 +293,7 @@ def _examine(folder_fd: int, files: disk.CallFiles) -> Leftover | _Verdict:
     return Leftover(files, record, status.st_size, status.st_mtime)
 
 
-def _delivered(
-    folder_fd: int, files: disk.CallFiles, record: journal.CallRecord
-) -> Leftover:
+def _delivered(folder_fd: int, files: disk.CallFiles, record: CallRecord) -> Leftover:
     """Take a call that waits for its transcripts, without its audio."""
     files.close_audio()
     with contextlib.suppress(FileNotFoundError):
@@ -317,20 +316,20 @@ def _is_unfinished(files: disk.CallFiles) -> bool:
     return files.name.startswith(disk.NEW)
 
 
-def _check_session(files: disk.CallFiles, record: journal.CallRecord) -> None:
+def _check_session(files: disk.CallFiles, record: CallRecord) -> None:
     name = files.name
     if not _is_unfinished(files) and record.opened.session_id != disk.session_of(name):
         raise _NonsenseError("the journal is that of another session")
 
 
-def _read_record(files: disk.CallFiles) -> journal.CallRecord | None:
+def _read_record(files: disk.CallFiles) -> CallRecord | None:
     """Replay the journal, and cut off a torn last line."""
     fd = files.lock.fd
     size_bytes = os.fstat(fd).st_size
     if size_bytes > JOURNAL_LIMIT_BYTES:
         raise _NonsenseError(f"the journal is {size_bytes} bytes long")
     try:
-        record, whole_bytes = journal.replay(disk.read_at(fd, 0, size_bytes))
+        record, whole_bytes = replay(disk.read_at(fd, 0, size_bytes))
     except ValueError as exc:
         raise _NonsenseError(str(exc)) from exc
     if record is not None and whole_bytes < size_bytes:
@@ -400,7 +399,7 @@ def _put_away(spool_fd: int, name: str, reason: str, findings: Findings) -> None
     try:
         _move_aside(spool_fd, name, reason)
     except OSError as exc:
-        text = f"{reason}; not moved: {_text_of(exc)}"
+        text = f"{reason}; not moved: {reason_of(exc)}"
         findings.unreachable.append((_printable(name), text))
     else:
         findings.aside.append((_printable(name), reason))

@@ -12,8 +12,6 @@ from audiohook.recording.disk import AUDIO
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECONDS = 1.0
-
 FLOOR: Final = -60.0
 """What is quieter than that is silence, in dB of full scale."""
 

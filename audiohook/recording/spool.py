@@ -35,7 +35,8 @@ from audiohook.recording.groups import (
     reason_of,
     spool_error,
 )
-from audiohook.recording.journal import CallRecord, ClosedFact, utc_text
+from audiohook.recording.journal import ClosedFact, utc_text
+from audiohook.recording.record import CallRecord
 from audiohook.recording.spooled import SpooledCall
 
 if TYPE_CHECKING:

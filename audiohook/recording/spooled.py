@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
 
 
 class SpooledCall:

@@ -8,7 +8,7 @@ to put the same content under the same key again changes nothing and succeeds.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -141,6 +141,19 @@ class Version:
     metadata: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class FoundObject:
+    """What is under a key, without its content.
+
+    Attributes:
+        size: Bytes.
+        metadata: Names in lower case, and values; none in a store that keeps none.
+    """
+
+    size: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
 class Store(Protocol):
     """A folder or a bucket."""
 
@@ -199,6 +212,17 @@ class ReadableStore(Store, Protocol):
 
         Raises:
             UploadError: The store did not do as asked, or there is no such object.
+        """
+
+
+class DescribedStore(ReadableStore, Protocol):
+    """A store that tells what is under a key."""
+
+    async def head(self, key: str) -> FoundObject | None:
+        """Say what is under a key, ``None`` if nothing is.
+
+        Raises:
+            UploadError: The store did not do as asked.
         """
 
 

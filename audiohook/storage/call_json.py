@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.recording.journal import Stored
+from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.base import BytesBlob
 from audiohook.storage.layout import (
     dialogue_key,
@@ -28,12 +29,14 @@ from audiohook.storage.summary import (
     session_of,
     summarize,
     transcript_entry,
+    written,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from audiohook.recording.journal import Planned
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import Rendering
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
@@ -42,14 +45,18 @@ if TYPE_CHECKING:
 
 # How often others may be faster with a change of theirs.
 _TRIES: Final = 10
-
+# How we say that a transcript is not ours to see to, and what they say in its place.
+_LEFT: Final = frozenset({JobStatus.ELSEWHERE, JobStatus.OFF, JobStatus.SKIPPED})
+_SAID_BY_OTHERS: Final = frozenset(
+    {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.PARKED}
+)
 
 Noted: TypeAlias = "Callable[[str, bytes], None]"
 """Told where the JSON of a call is in the store, and what it says."""
 
 
 def _not_noted(_key: str, _summary: bytes) -> None:
-    """Leaves it at that."""
+    """Leave it at that."""
 
 
 async def update(
@@ -119,23 +126,67 @@ async def write(
     summary = summarize(record, wavs, plan, objects)
     key, token = summary_key(plan), record.opened.session_id
     known = record.stored.get(key)
-    if known is not None and known.sha256 == hashlib.sha256(summary).hexdigest():
-        noted(key, summary)
-        return False
-    blob, about = BytesBlob(summary), metadata(record, wavs)
     if known is not None:
-        stored = await store.replace(key, blob, metadata=about, token=token)
-    else:
-        try:
-            stored = await store.put(key, blob, metadata=about, token=token)
-        except KeyExistsError:
-            # One of this session may be replaced, no other.
-            if session_of(await store.read(key)) != token:
-                raise
-            stored = await store.replace(key, blob, metadata=about, token=token)
+        if known.sha256 == hashlib.sha256(summary).hexdigest():
+            noted(key, summary)
+            return False
+        if _is_left_to_others(record):
+            # Nothing of ours changes any more: they have said something since.
+            return False
+    about = metadata(record, wavs)
+    write = store.put if known is None else store.replace
+    try:
+        stored = await write(key, BytesBlob(summary), metadata=about, token=token)
+    except KeyExistsError:
+        there = await store.read(key)
+        # One of this session may be replaced, no other.
+        if session_of(there) != token:
+            raise
+        summary = _with_theirs(summary, there)
+        stored = await store.replace(
+            key, BytesBlob(summary), metadata=about, token=token
+        )
     spool.append(call, Stored(stored.key, stored.size, stored.sha256))
     noted(key, summary)
     return True
+
+
+def _is_left_to_others(record: CallRecord) -> bool:
+    """Tell whether all transcripts of a call are for others to see to."""
+    jobs = record.jobs.values()
+    return bool(jobs) and all(job.status in _LEFT for job in jobs)
+
+
+def _with_theirs(summary: bytes, there: bytes | None) -> bytes:
+    """Let stand what others have said of transcripts that are left to them.
+
+    The store's answer may be lost for so long that they are done before the same
+    JSON is stored again; and they say it once.
+
+    Args:
+        summary: What is to be stored.
+        there: What is there, of the same session.
+    """
+    ours, known = _parsed(summary), _parsed(there or b"null")
+    told = {
+        each.get("audio"): each
+        for each in _objects(known, "transcripts")
+        if each.get("status") in _SAID_BY_OTHERS
+    }
+    entries = ours["transcripts"]
+    theirs = [
+        told.get(each["audio"]) if each["status"] in _LEFT else None for each in entries
+    ]
+    if not any(theirs):
+        return summary
+    ours["transcripts"] = [
+        mine if other is None else other
+        for mine, other in zip(entries, theirs, strict=True)
+    ]
+    for each in _objects(known, "objects"):
+        if each.get("deleted") is True:
+            _mark_deleted(ours, str(each.get("key")))
+    return written(ours)
 
 
 async def tell(store: VersionedStore, job: JobRecord) -> bool:
@@ -151,22 +202,17 @@ async def tell(store: VersionedStore, job: JobRecord) -> bool:
     Raises:
         UploadError: The store did not do as asked; try again later.
     """
-    key = summary_key_of(job.planned.key)
-    for _ in range(_TRIES):
-        found = await store.fetch(key)
-        if found is None:
-            return False
-        told = _with_entry(found.data, transcript_entry(job))
-        if told is None:
-            return False
-        if told == found.data:
-            return True
-        try:
-            await store.swap(key, told, found.tag, metadata=found.metadata)
-        except KeyExistsError:
-            continue
-        return True
-    raise UploadError(f"{key} changes too often")
+    entry = transcript_entry(job)
+
+    def change(summary: dict[str, Any]) -> bool:
+        entries = summary.get("transcripts")
+        for number, each in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(each, dict) and each.get("audio") == entry["audio"]:
+                summary["transcripts"][number] = entry
+                return True
+        return False
+
+    return await _change(store, job.planned.key, change)
 
 
 async def tell_deleted(store: VersionedStore, wav_key: str) -> None:
@@ -179,64 +225,74 @@ async def tell_deleted(store: VersionedStore, wav_key: str) -> None:
     Raises:
         UploadError: The store did not do as asked; try again later.
     """
+    _, plain = split_bucket(wav_key)
+    await _change(store, wav_key, lambda summary: _mark_deleted(summary, plain))
+
+
+async def _change(
+    store: VersionedStore, wav_key: str, change: Callable[[dict[str, Any]], bool]
+) -> bool:
+    """Change the JSON of a call, if there is any, and undo no change of another's.
+
+    Args:
+        store: Where the call is.
+        wav_key: One of its files.
+        change: Changes the JSON; returns whether it is one of ours.
+
+    Returns:
+        What `change` did; False if there is no JSON.
+
+    Raises:
+        UploadError: The store did not do as asked.
+    """
     key = summary_key_of(wav_key)
     for _ in range(_TRIES):
         found = await store.fetch(key)
-        told = None if found is None else _without_audio(found.data, wav_key)
-        if found is None or told is None or told == found.data:
-            return
+        summary = {} if found is None else _parsed(found.data)
+        if found is None or not change(summary):
+            return False
+        told = written(summary)
+        if told == found.data:
+            return True
         try:
             await store.swap(key, told, found.tag, metadata=found.metadata)
         except KeyExistsError:
             continue
-        return
+        return True
     raise UploadError(f"{key} changes too often")
 
 
-def _without_audio(summary: bytes, wav_key: str) -> bytes | None:
-    """Mark a file as deleted; None if the JSON is none of ours."""
-    try:
-        value = json.loads(summary)
-    except (ValueError, RecursionError):
-        return None
-    objects = value.get("objects") if isinstance(value, dict) else None
-    if not isinstance(objects, list):
-        return None
-    _, plain = split_bucket(wav_key)
+def _mark_deleted(summary: dict[str, Any], key: str) -> bool:
+    """Mark a WAV file as deleted; False if the JSON is none of ours."""
+    if not isinstance(summary.get("objects"), list):
+        return False
     waves = [
         each
-        for each in objects
-        if isinstance(each, dict) and str(each.get("key")).endswith(".wav")
+        for each in _objects(summary, "objects")
+        if str(each.get("key")).endswith(".wav")
     ]
     for each in waves:
-        if each["key"] == plain:
+        if each["key"] == key:
             each["deleted"] = True
     if all(each.get("deleted") for each in waves):
-        value["audio"] = AudioState.DELETED
-    return _written(value)
+        summary["audio"] = AudioState.DELETED
+    return True
 
 
-def _written(value: object) -> bytes:
-    try:
-        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        # Half a surrogate pair, which JSON can carry only as an escape.
-        return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _with_entry(summary: bytes, entry: dict[str, object]) -> bytes | None:
-    """Put an entry in place of that on the same file; None if there is none."""
+def _parsed(summary: bytes) -> dict[str, Any]:
+    """Read the JSON of a call; an empty object if it is none."""
     try:
         value = json.loads(summary)
     except (ValueError, RecursionError):
-        return None
-    entries = value.get("transcripts") if isinstance(value, dict) else None
-    if not isinstance(entries, list):
-        return None
-    for number, each in enumerate(entries):
-        if isinstance(each, dict) and each.get("audio") == entry["audio"]:
-            entries[number] = entry
-            break
-    else:
-        return None
-    return _written(value)
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(summary: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return the objects in a list of the JSON of a call, whatever else is in it."""
+    value = summary.get(name)
+    return [
+        each
+        for each in (value if isinstance(value, list) else ())
+        if isinstance(each, dict)
+    ]

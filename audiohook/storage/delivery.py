@@ -181,7 +181,7 @@ class Deliveries:
         self._told_of_trouble = False
 
     def watch(self, call: SpooledCall, settled_bytes: Callable[[], int]) -> None:
-        """Sends parts of a call from now on, while it lives.
+        """Send parts of a call from now on, while it lives.
 
         It ends with `add`, or when the call is released.
 
@@ -197,7 +197,7 @@ class Deliveries:
             self._some_live.set()
 
     def add(self, call: SpooledCall) -> None:
-        """Takes a call that is on disk whole.
+        """Take a call that is on disk whole.
 
         If too many wait already it is released; it stays in the spool, and is
         adopted from there once there is room.
@@ -213,7 +213,7 @@ class Deliveries:
             self._make_ready(entry)
 
     def take_out(self, wanted: Callable[[SpooledCall], bool]) -> list[SpooledCall]:
-        """Gives calls up that wait here; whoever asks owns them from then on.
+        """Give calls up that wait here; whoever asks owns them from then on.
 
         One of which something is being stored at this moment is not among them, and
         comes back to wait, or is stored: ask again.
@@ -235,7 +235,7 @@ class Deliveries:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Stores calls until cancelled.
+        """Store calls until cancelled.
 
         *Cancellation:* Calls that are not stored are released and stay in the
         spool, where the next process finds them.
@@ -263,7 +263,7 @@ class Deliveries:
         return max(0, _HELD_LIMIT - len(self._ready) - len(self._waiting))
 
     async def wait_settled(self) -> None:
-        """Waits until each sealed call was stored or has failed once at least.
+        """Wait until each sealed call was stored or has failed once at least.
 
         While the store fails as such, that counts as a failure of all.
         """
@@ -271,7 +271,7 @@ class Deliveries:
             await self._settled.wait()
 
     def statistics(self) -> DeliveryStatistics:
-        """Returns how the deliveries stand."""
+        """Return how the deliveries stand."""
         fault = self._breaker.fault
         return DeliveryStatistics(
             waiting=len(self._ready) + len(self._waiting),
@@ -282,7 +282,7 @@ class Deliveries:
         )
 
     def oldest(self, most: int) -> list[WaitingDelivery]:
-        """Returns so many of the calls that wait, the oldest first."""
+        """Return so many of the calls that wait, the oldest first."""
         dues: dict[_Entry, float | None] = {entry: None for *_, entry in self._ready}
         dues |= {entry: due for due, _, entry in self._waiting}
         first = heapq.nsmallest(most, dues, key=lambda entry: entry.age[:2])
@@ -292,7 +292,7 @@ class Deliveries:
         ]
 
     def retry(self) -> None:
-        """Tries everything again at once: somebody has mended something."""
+        """Try everything again at once: somebody has mended something."""
         for _, _, entry in self._waiting:
             heapq.heappush(self._ready, entry.age)
         self._waiting.clear()
@@ -333,7 +333,7 @@ class Deliveries:
                 await self._news.wait()
 
     def _pick_apart(self) -> _Entry | None:
-        """Picks a call that does not need the store which fails."""
+        """Pick a call that does not need the store which fails."""
         apart = [item for item in self._ready if item[2].is_apart]
         return self._take_out(min(apart)) if apart else None
 
@@ -372,7 +372,7 @@ class Deliveries:
                 self._some_live = trio.Event()
 
     def _consider(self, entry: _Entry, now: float) -> None:
-        """Queues a live call of which a part is full."""
+        """Queue a live call of which a part is full."""
         if entry.call.released:
             self._live.pop(entry.call, None)
         elif (
@@ -438,7 +438,11 @@ class Deliveries:
                 self._warn("call_not_removed", entry, error)
             return
         pause = self._fail(entry, error)
-        if self._breaker.is_open and not entry.is_apart:
+        if entry.call.is_doubtful:
+            # Whatever is tried fails until somebody opens its journal anew.
+            entry.call.release()
+            self._warn("call_not_stored", entry, error)
+        elif self._breaker.is_open and not entry.is_apart:
             # When it is tried again is up to the store, not to the call.
             self._make_ready(entry)
         else:
@@ -463,7 +467,7 @@ class Deliveries:
                 self._complain(entry, error, pause)
 
     def _fail(self, entry: _Entry, error: Exception) -> float:
-        """Counts a failed try, and returns how long the call should wait now."""
+        """Count a failed try, and return how long the call should wait now."""
         self._failures += 1
         self._metrics.store_failures.labels(_fault_of(error)).inc()
         if entry.progressed and isinstance(error, UploadError) and is_stores_own(error):
@@ -514,7 +518,7 @@ class Deliveries:
         )
 
     def _tell_of_trouble(self) -> None:
-        """Says once a minute what is wrong with the store, however many calls wait."""
+        """Say once a minute what is wrong with the store, however many calls wait."""
         fault, now = self._breaker.fault, trio.current_time()
         if fault is None:
             return
@@ -535,7 +539,7 @@ class Deliveries:
 
 
 def _fault_of(error: Exception) -> str:
-    """Returns the word by which a failure is counted."""
+    """Return the word by which a failure is counted."""
     if isinstance(error, UploadError):
         return str(error.fault)
     return "disk" if isinstance(error, SpoolError) else "unexpected"

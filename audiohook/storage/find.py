@@ -12,14 +12,18 @@ from audiohook.recording.fields import Fields
 from audiohook.recording.journal import is_uuid
 from audiohook.recording.transcripts import JobStatus
 from audiohook.storage.base import check_key
-from audiohook.storage.layout import beside, is_wav_key, split_bucket
+from audiohook.storage.layout import (
+    SUMMARY_NAME,
+    beside,
+    is_wav_key,
+    split_bucket,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from audiohook.storage.base import Store
 
-_SUMMARY: Final = "call.json"
 _FOLDERS: Final = ("audio", "transcripts", "jobs")
 
 
@@ -65,30 +69,30 @@ async def find_files(store: Store, key: str) -> list[FoundFile]:
     """
     folder = _folder_of(key)
     try:
-        check_key(split_bucket(f"{folder}/{_SUMMARY}")[1])
+        check_key(split_bucket(f"{folder}/{SUMMARY_NAME}")[1])
     except UploadError as error:
         raise NoRecordingError(str(error)) from error
-    summary = await store.read(f"{folder}/{_SUMMARY}")
+    summary = await store.read(f"{folder}/{SUMMARY_NAME}")
     if summary is None:
         raise NoRecordingError(
-            f"there is no {folder}/{_SUMMARY}, so this is no recording of ours; name"
+            f"there is no {folder}/{SUMMARY_NAME}, so this is no recording of ours; name"
             " the folder of a call, its WAV or its call.json"
         )
     try:
         files = list(_files(folder, Fields(json.loads(summary)), summary))
     except (ValueError, RecursionError) as error:
         raise NoRecordingError(
-            f"{folder}/{_SUMMARY} cannot be understood ({error})"
+            f"{folder}/{SUMMARY_NAME} cannot be understood ({error})"
         ) from error
     chosen = [file for file in files if file.key == key or not key.endswith(".wav")]
     if not chosen:
-        raise NoRecordingError(f"{folder}/{_SUMMARY} tells of no such file")
+        raise NoRecordingError(f"{folder}/{SUMMARY_NAME} tells of no such file")
     return chosen
 
 
 def _folder_of(key: str) -> str:
     path = PurePosixPath(key)
-    if path.name == _SUMMARY:
+    if path.name == SUMMARY_NAME:
         return str(path.parent)
     if path.parent.name in _FOLDERS and path.suffix:
         return str(path.parent.parent)

@@ -17,7 +17,7 @@ import os
 import secrets
 import stat
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -29,6 +29,7 @@ from audiohook.storage.base import (
     MIB,
     READ_LIMIT_BYTES,
     BytesBlob,
+    FoundObject,
     StoredObject,
     Version,
     check_key,
@@ -80,19 +81,6 @@ _NO_LINKS: Final = frozenset(
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """What is under a key.
-
-    Attributes:
-        size: Bytes.
-        metadata: None is kept.
-    """
-
-    size: int
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +155,14 @@ class FolderStore:
         """
         return await self._run(key, partial(_size, self._root, key))
 
-    async def head(self, key: str) -> FoundFile | None:
+    async def head(self, key: str) -> FoundObject | None:
         """Say what is under a key, ``None`` if nothing is.
 
         Raises:
             UploadError: It is no plain file, or cannot be looked at.
         """
         size = await self.size(key)
-        return None if size is None else FoundFile(size)
+        return None if size is None else FoundObject(size)
 
     async def fetch(self, key: str) -> Version | None:
         """Return a small object with what is needed to replace it.

@@ -158,6 +158,8 @@ class JobObject:
         """Take facts in; `claim` or `commit` writes them."""
         for fact in facts:
             self._take_in(fact)
+            if isinstance(fact, TranscriptAgain):
+                self.is_settled = False
 
     async def commit(self, *facts: TranscriptFact) -> None:
         """Write facts, and all before them.

@@ -10,11 +10,15 @@ from audiohook.recording.render import renderings
 
 if TYPE_CHECKING:
     from audiohook.protocol.timeline import Timeline
-    from audiohook.recording.journal import CallRecord, Planned
+    from audiohook.recording.journal import Planned
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import AudioReader, Rendering
 
 CHANNELS: Final = ("external", "internal")
 """Names of the channels: of the customer, and of the agent."""
+
+SUMMARY_NAME: Final = "call.json"
+"""Name of a call's JSON, in the folder of the call."""
 
 # No key has it otherwise, see `audiohook.storage.base.check_key`.
 _BUCKET_MARK: Final = "@"
@@ -100,7 +104,7 @@ def dialogue_key(plan: Planned) -> str:
 
 def summary_key(plan: Planned) -> str:
     """Return where the call's JSON is."""
-    return f"{plan.prefix}{plan.name}/call.json"
+    return f"{plan.prefix}{plan.name}/{SUMMARY_NAME}"
 
 
 def transcript_key(wav_key: str, ending: str) -> str:
@@ -130,7 +134,7 @@ def summary_key_of(wav_key: str) -> str:
     Args:
         wav_key: Such as ``calls/NAME/audio/NAME.wav``.
     """
-    return str(PurePosixPath(wav_key).parent.parent / "call.json")
+    return str(PurePosixPath(wav_key).parent.parent / SUMMARY_NAME)
 
 
 class FileKind(StrEnum):
@@ -179,7 +183,7 @@ def file_key(prefix: str, name: str, file: str) -> str | None:
         name: Name of the recording.
         file: Name of the file alone.
     """
-    if file == "call.json":
+    if file == SUMMARY_NAME:
         return f"{prefix}{name}/{file}"
     stem, _, ending = file.rpartition(".")
     if not stem.startswith(name):

@@ -27,7 +27,7 @@ from audiohook.storage.parts import Slice, all_spans, full_span, survey
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from audiohook.recording.journal import OpenUpload
+    from audiohook.recording.record import OpenUpload
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Blob, MultipartStore, StoredObject

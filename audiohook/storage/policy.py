@@ -47,9 +47,10 @@ def iam_policy(
     """Make the least that a role has to be allowed.
 
     Recordings cannot be deleted with it, unless that is asked for. Names can be
-    listed: without that S3 says "denied" of an object that is not there, so that after a lost answer nobody could
-    tell whether it was stored; and the index is made anew from the names. Amazon
-    has no such permission that ends at a prefix and does both.
+    listed: without that S3 says "denied" of an object that is not there, so that
+    after a lost answer nobody could tell whether it was stored; and the index is
+    made anew from the names. Amazon has no such permission that ends at a prefix
+    and does both.
 
     Args:
         bucket: Its name, or the ARN of an access point.
@@ -78,9 +79,7 @@ def iam_policy(
             "Sid": "KnowWhatIsThere",
             "Effect": "Allow",
             "Action": ["s3:ListBucket", "s3:ListBucketMultipartUploads"],
-            "Resource": bucket
-            if bucket.startswith("arn:")
-            else f"arn:aws:s3:::{bucket}",
+            "Resource": _arn(bucket),
         },
         {
             "Sid": "DeleteWhatTheCheckMade",
@@ -101,9 +100,7 @@ def iam_policy(
                 "Sid": "KnowEveryVersion",
                 "Effect": "Allow",
                 "Action": ["s3:ListBucketVersions"],
-                "Resource": bucket
-                if bucket.startswith("arn:")
-                else f"arn:aws:s3:::{bucket}",
+                "Resource": _arn(bucket),
             },
         ]
     if kms_key is not None:
@@ -252,11 +249,15 @@ def _tagged(prefix: str, kind: str) -> dict[str, object]:
     return {"And": {"Prefix": prefix, "Tags": [tag]}}
 
 
+def _arn(bucket: str) -> str:
+    return bucket if bucket.startswith("arn:") else f"arn:aws:s3:::{bucket}"
+
+
 def _objects(bucket: str) -> str:
     """Return what the ARNs of a bucket's objects begin with."""
     if bucket.startswith("arn:"):
         return f"{bucket}/object"
-    return f"arn:aws:s3:::{bucket}"
+    return _arn(bucket)
 
 
 def _key(kms_key: str) -> dict[str, object]:

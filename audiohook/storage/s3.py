@@ -9,25 +9,21 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
-from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
 from audiohook.storage.base import (
     MIB,
-    READ_LIMIT_BYTES,
     BytesBlob,
     Part,
     StoredObject,
     StoreFault,
-    Version,
     check_key,
 )
 from audiohook.storage.s3_body import load
-from audiohook.storage.s3_client import S3Options, age_of
 from audiohook.storage.s3_faults import (
     ConflictError,
     KeyTakenError,
@@ -41,58 +37,30 @@ from audiohook.storage.s3_metadata import (
     safe_metadata,
     safe_value,
 )
-from audiohook.storage.s3_requests import Requests
-from audiohook.storage.s3_traces import S3Traces
+from audiohook.storage.s3_reader import S3Reader
 from audiohook.storage.traces import WHY_KEPT, remove_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from typing_extensions import AsyncGenerator
-
-    from audiohook.storage.base import Blob
+    from audiohook.storage.base import Blob, FoundObject
     from audiohook.storage.s3_body import Body, Digest
     from audiohook.storage.s3_client import (
         CompletedPart,
         Confirmation,
-        ObjectListing,
         S3Client,
+        S3Options,
     )
 
-T = TypeVar("T")
-
 SECONDS = 1.0
-MINUTES = 60 * SECONDS
 
 # Source: Amazon S3 User Guide, "Multipart upload limits".
 _LEAST_PART_BYTES: Final = 5 * MIB
 _MOST_PARTS: Final = 10_000
 
-_LONGEST_SIGNATURE: Final = 7 * 24 * 60 * MINUTES
-
 # A larger object is stored in parts of this size, so that memory does not grow.
 _PUT_LIMIT_BYTES: Final = 8 * MIB
 _ABORT_DEADLINE: Final = 10 * SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What is under a key.
-
-    Attributes:
-        size: Bytes.
-        metadata: Names in lower case, and values.
-    """
-
-    size: int
-    metadata: Mapping[str, str]
-
-
-class Owner(Enum):
-    """Whose an object is."""
-
-    OURSELVES = auto()
-    OTHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,23 +79,18 @@ class _Wanted:
     token: str
     sha256: str | None = None
 
-    def owner(self, found: Found) -> Owner:
-        """Say whose object was found; ours is what we wanted to have there."""
+    def is_met_by(self, found: FoundObject) -> bool:
+        """Tell whether that is what we wanted to have there, or another's."""
         known = found.metadata.get(SHA256_NAME)
-        ours = (
+        return (
             found.size == self.size
             and found.metadata.get(TOKEN_NAME) == safe_value(self.token)
             and (self.sha256 is None or known is None or known == self.sha256)
         )
-        return Owner.OURSELVES if ours else Owner.OTHER
 
 
-class S3Store:
+class S3Store(S3Reader):
     """Objects in a bucket.
-
-    Everything about the account comes from AWS's standard settings: environment,
-    profile, role, ``AWS_ENDPOINT_URL_S3``. Credentials that expire are renewed;
-    those that were refused are looked for again after a minute.
 
     Args:
         bucket: Its name, or the ARN of an access point.
@@ -138,10 +101,7 @@ class S3Store:
     def __init__(
         self, bucket: str, *, options: S3Options | None = None, parallel: int = 8
     ) -> None:
-        self._bucket = bucket
-        self._options = options or S3Options()
-        self._common = self._options.for_every_call()
-        self._requests = Requests(bucket, self._options, parallel)
+        super().__init__(bucket, options=options, parallel=parallel)
         # Held from the first byte that is read to the last that is sent.
         self._buffers = trio.CapacityLimiter(parallel)
 
@@ -149,11 +109,6 @@ class S3Store:
     def min_part_bytes(self) -> int:
         """The least that a part may have, except for the last."""
         return _LEAST_PART_BYTES
-
-    @property
-    def traces(self) -> S3Traces:
-        """All that there is in the bucket, for whoever has to remove it."""
-        return S3Traces(self._bucket, self._requests, self._common)
 
     async def put(
         self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
@@ -182,99 +137,6 @@ class S3Store:
         """Store an object in place of whatever is there; otherwise as `put`."""
         return await self._store(key, blob, metadata, token, only_new=False)
 
-    async def read(self, key: str) -> bytes | None:
-        """Return a whole object, ``None`` if there is none.
-
-        Raises:
-            UploadError: The store did not do as asked, or the object is larger
-                than `READ_LIMIT_BYTES`.
-        """
-        check_key(key)
-
-        def fetch(client: S3Client) -> bytes:
-            found = client.get_object(Bucket=self._bucket, Key=key, **self._common)
-            try:
-                return found["Body"].read(READ_LIMIT_BYTES + 1)
-            finally:
-                found["Body"].close()
-
-        try:
-            data = await self._call("GetObject", key, fetch)
-        except NotFoundError:
-            return None
-        if len(data) > READ_LIMIT_BYTES:
-            raise UploadError(f"{key}: too large to be read", retryable=False)
-        return data
-
-    async def size(self, key: str) -> int | None:
-        """Return the length of an object in bytes, ``None`` if there is none.
-
-        Raises:
-            UploadError: As for `head`.
-        """
-        found = await self.head(key)
-        return None if found is None else found.size
-
-    async def read_range(self, key: str, offset: int, length: int) -> bytes:
-        """Return a stretch of an object; fewer bytes only at its end.
-
-        Args:
-            key: Which object.
-            offset: First byte; there must be one there.
-            length: Number of bytes, at least one; all of them are in memory.
-
-        Raises:
-            UploadError: The store did not do as asked, or there is no such object.
-        """
-        check_key(key)
-
-        def fetch(client: S3Client) -> bytes:
-            found = client.get_object(
-                Bucket=self._bucket,
-                Key=key,
-                Range=f"bytes={offset}-{offset + length - 1}",
-                **self._common,
-            )
-            try:
-                return found["Body"].read(length)
-            finally:
-                found["Body"].close()
-
-        return await self._call("GetObject", key, fetch)
-
-    async def fetch(self, key: str) -> Version | None:
-        """Return a small object with what is needed to replace it.
-
-        Args:
-            key: Which object.
-
-        Returns:
-            It; ``None`` if there is none. Its age is by the store's clock, so that
-            machines whose clocks differ agree on it.
-
-        Raises:
-            UploadError: The store did not do as asked, or the object is larger
-                than `READ_LIMIT_BYTES`.
-        """
-        check_key(key)
-
-        def fetch(client: S3Client) -> Version:
-            found = client.get_object(Bucket=self._bucket, Key=key, **self._common)
-            try:
-                data = found["Body"].read(READ_LIMIT_BYTES + 1)
-            finally:
-                found["Body"].close()
-            metadata = {name.lower(): text for name, text in found["Metadata"].items()}
-            return Version(data, found["ETag"], age_of(found), metadata)
-
-        try:
-            version = await self._call("GetObject", key, fetch)
-        except NotFoundError:
-            return None
-        if len(version.data) > READ_LIMIT_BYTES:
-            raise UploadError(f"{key}: too large to be read", retryable=False)
-        return version
-
     async def swap(
         self, key: str, data: bytes, tag: str | None, *, metadata: Mapping[str, str]
     ) -> str:
@@ -296,6 +158,10 @@ class S3Store:
         """
         check_key(key)
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        kept = safe_metadata(metadata)
+        if SHA256_NAME in kept:
+            # It was that of the content before.
+            kept[SHA256_NAME] = hashlib.sha256(data).hexdigest()
         async with self._buffers:
             body = await self._read_into_memory(
                 partial(load, BytesBlob(data), 0, len(data), key=key)
@@ -310,7 +176,7 @@ class S3Store:
                     ContentLength=body.size,
                     ContentType=content_type(key),
                     ChecksumCRC32=body.crc32,
-                    Metadata=safe_metadata(metadata),
+                    Metadata=kept,
                     **self._for_object(key),
                     **condition,
                 )
@@ -320,63 +186,6 @@ class S3Store:
                 return await self._call("PutObject", key, put)
             except (KeyTakenError, NotFoundError) as exc:
                 raise KeyExistsError(key) from exc
-
-    async def list_names(
-        self, prefix: str, *, after: str = ""
-    ) -> AsyncGenerator[list[str]]:
-        """List what lies directly below a prefix, a page of 1,000 at a time.
-
-        Args:
-            prefix: With a slash at the end.
-            after: Only names that come later than this one.
-
-        Raises:
-            UploadError: The store did not do as asked. A role may not be allowed
-                to list the bucket.
-        """
-        check_key(prefix.removesuffix("/"))
-        where: dict[str, str] = {"StartAfter": f"{prefix}{after}"} if after else {}
-        while True:
-
-            def fetch(client: S3Client, where: dict[str, str] = where) -> ObjectListing:
-                return client.list_objects_v2(
-                    Bucket=self._bucket,
-                    Prefix=prefix,
-                    Delimiter="/",
-                    **where,
-                    **self._common,
-                )
-
-            page = await self._call("ListObjectsV2", prefix, fetch)
-            found = [
-                each["Prefix"].removeprefix(prefix).removesuffix("/")
-                for each in page.get("CommonPrefixes", [])
-            ]
-            names = [each for each in found if each > after]
-            if names:
-                yield names
-            if not page.get("IsTruncated"):
-                return
-            where = {"ContinuationToken": page["NextContinuationToken"]}
-
-    async def head(self, key: str) -> Found | None:
-        """Say what is under a key, ``None`` if nothing is.
-
-        Raises:
-            UploadError: The store did not do as asked. A role that may not list the
-                bucket is denied to know that nothing is there.
-        """
-        check_key(key)
-
-        def look(client: S3Client) -> Found:
-            head = client.head_object(Bucket=self._bucket, Key=key, **self._common)
-            metadata = {name.lower(): text for name, text in head["Metadata"].items()}
-            return Found(head["ContentLength"], metadata)
-
-        try:
-            return await self._call("HeadObject", key, look)
-        except NotFoundError:
-            return None
 
     async def delete(self, key: str) -> None:
         """Delete an object; no fault if there is none.
@@ -412,35 +221,6 @@ class S3Store:
                 fault=StoreFault.DENIED,
                 retryable=False,
             )
-
-    async def presign(self, key: str, seconds: int) -> str:
-        """Sign an address from which anybody can fetch an object for a while.
-
-        Nothing is sent, and nobody asks whether there is such an object. If our
-        own credentials are temporary, it dies with them.
-
-        Args:
-            key: Which object.
-            seconds: How long, up to seven days.
-
-        Returns:
-            The address, signed with version 4.
-
-        Raises:
-            ValueError: That is too short or too long.
-            UploadError: There are no credentials.
-        """
-        check_key(key)
-        if not 1 <= seconds <= _LONGEST_SIGNATURE:
-            raise ValueError(f"{seconds} s is not between a second and seven days")
-
-        def sign(client: S3Client) -> str:
-            what = {"Bucket": self._bucket, "Key": key}
-            return client.generate_presigned_url(
-                "get_object", Params=what, ExpiresIn=seconds
-            )
-
-        return await self._call("GetObject", key, sign)
 
     async def begin(self, key: str, *, metadata: Mapping[str, str], token: str) -> str:
         """Begin an upload; nothing is to be seen of it before it is complete.
@@ -599,10 +379,6 @@ class S3Store:
         except UploadGoneError:
             return
 
-    def close(self) -> None:
-        """Close idle connections; the store can be used again."""
-        self._requests.close()
-
     def _for_object(self, key: str) -> dict[str, str]:
         return self._options.for_object(key) | self._common
 
@@ -696,12 +472,17 @@ class S3Store:
                 )
                 for number, offset in enumerate(range(0, size, step), 1)
             ]
-            await self._complete(key, upload_id, parts, size, token, only_new=only_new)
+            made = await self._complete(
+                key, upload_id, parts, size, token, only_new=only_new
+            )
         except BaseException:
             # The bucket's owner pays for parts until they are given up.
             with trio.move_on_after(_ABORT_DEADLINE, shield=True):
                 await self._abort_quietly(key, upload_id)
             raise
+        if not made:
+            # An earlier attempt's has become the object, whose answer was lost.
+            await self._abort_quietly(key, upload_id)
 
     async def _abort_quietly(self, key: str, upload_id: str) -> None:
         try:
@@ -742,7 +523,8 @@ class S3Store:
         token: str,
         *,
         only_new: bool,
-    ) -> None:
+    ) -> bool:
+        """Make an object of parts; tell whether it is known to be made of these."""
         condition = {"IfNoneMatch": "*"} if only_new else {}
 
         def complete(client: S3Client) -> None:
@@ -759,22 +541,26 @@ class S3Store:
 
         wanted = _Wanted(key, size, token)
         try:
-            await self._make("CompleteMultipartUpload", wanted, complete)
+            made = await self._make("CompleteMultipartUpload", wanted, complete)
         except ConflictError as exc:
             # Source: Amazon S3 API Reference, CompleteMultipartUpload: after 409
             # an upload has to be begun anew.
             raise UploadGoneError(key) from exc
         await self._verify(wanted)
+        return made
 
     async def _make(
         self, operation: str, wanted: _Wanted, work: Callable[[S3Client], None]
-    ) -> None:
+    ) -> bool:
         """Make an object, or find that it has been made before.
 
         Args:
             operation: The call, as S3 names it.
             wanted: The object.
             work: Sends the request.
+
+        Returns:
+            Whether it is known to have been this request that made it.
 
         Raises:
             KeyExistsError: There is something else.
@@ -788,11 +574,14 @@ class S3Store:
             found = await self.head(wanted.key)
             if found is None:
                 raise ConflictError(f"{wanted.key} was there and is gone") from exc
-            if wanted.owner(found) is Owner.OTHER:
+            if not wanted.is_met_by(found):
                 raise KeyExistsError(wanted.key) from exc
+            return False
         except (LostAnswerError, UploadGoneError):
             if not await self._has_arrived(wanted):
                 raise
+            return False
+        return True
 
     async def _has_arrived(self, wanted: _Wanted) -> bool:
         """Say whether a request whose answer was lost is known to have been done."""
@@ -801,7 +590,7 @@ class S3Store:
         except UploadError:
             # The first failure is the one to tell; the next attempt finds out.
             return False
-        return found is not None and wanted.owner(found) is Owner.OURSELVES
+        return found is not None and wanted.is_met_by(found)
 
     async def _verify(self, wanted: _Wanted) -> None:
         """Make sure of the length, which not every store does.
@@ -820,14 +609,11 @@ class S3Store:
             return
         if found is None:
             raise UploadError(f"{wanted.key}: said to be complete, and is not there")
-        if wanted.owner(found) is Owner.OTHER:
+        if not wanted.is_met_by(found):
             raise KeyExistsError(wanted.key)
 
     async def _read_into_memory(self, load: Callable[[], Body]) -> Body:
         return await self._requests.do(load)
-
-    async def _call(self, operation: str, key: str, work: Callable[[S3Client], T]) -> T:
-        return await self._requests.make(operation, key, work)
 
 
 def _unambiguous(listed: list[Part]) -> list[Part]:

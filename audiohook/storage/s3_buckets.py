@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import AsyncGenerator
 
-    from audiohook.storage.base import Blob, Part, StoredObject, Version
-    from audiohook.storage.s3 import Found
+    from audiohook.storage.base import (
+        Blob,
+        FoundObject,
+        Part,
+        StoredObject,
+        Version,
+    )
     from audiohook.storage.s3_client import S3Options
 
 
@@ -125,7 +130,7 @@ class S3Buckets(S3Store):
             async for names in pages:
                 yield names
 
-    async def head(self, key: str) -> Found | None:
+    async def head(self, key: str) -> FoundObject | None:
         """Say what is under a key, see `S3Store.head`."""
         other, plain = self._place(key)
         return await (super().head(key) if other is None else other.head(plain))

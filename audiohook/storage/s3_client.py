@@ -103,7 +103,6 @@ class PartListing(TypedDict):
 
     Parts: NotRequired[list[ListedPart]]
     IsTruncated: NotRequired[bool]
-    NextPartNumberMarker: NotRequired[int]
 
 
 class ListedUpload(TypedDict):
@@ -184,6 +183,7 @@ class FetchedObject(TypedDict):
     """Answer to ``GetObject``."""
 
     Body: ResponseBody
+    ContentLength: int
     ETag: str
     LastModified: datetime
     Metadata: dict[str, str]

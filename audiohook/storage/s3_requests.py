@@ -11,15 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 
 from audiohook.errors import UploadError
-from audiohook.storage.base import StoreFault
+from audiohook.storage.base import READ_LIMIT_BYTES, StoreFault
 from audiohook.storage.s3_client import S3Client, S3Options, connect
 from audiohook.storage.s3_faults import LostAnswerError, Place, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from audiohook.storage.s3_client import FetchedObject
 
 T = TypeVar("T")
 
@@ -27,6 +29,44 @@ SECONDS = 1.0
 
 # Credentials that are refused are looked for again, but not all the time.
 _CLIENT_AGE: Final = 10 * SECONDS
+
+
+def read_body(found: FetchedObject, most_bytes: int) -> bytes:
+    """Read what an answer brings. It blocks, and gives the connection back.
+
+    Args:
+        found: The answer.
+        most_bytes: No more than this is read.
+
+    Raises:
+        IncompleteReadError: The connection broke before its end, of which botocore
+            tells only whoever reads on until nothing comes any more.
+    """
+    body = found["Body"]
+    try:
+        data = body.read(most_bytes)
+    finally:
+        body.close()
+    wanted = min(most_bytes, found["ContentLength"])
+    if len(data) < wanted:
+        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=wanted)
+    return data
+
+
+def read_small(found: FetchedObject, key: str) -> bytes:
+    """Read all of an answer, as `read_body` does.
+
+    Raises:
+        IncompleteReadError: The connection broke before its end.
+        UploadError: The object is larger than `READ_LIMIT_BYTES`.
+    """
+    data = read_body(found, READ_LIMIT_BYTES + 1)
+    if len(data) > READ_LIMIT_BYTES:
+        raise UploadError(
+            f"{key}: larger than {READ_LIMIT_BYTES} bytes, too large to be read",
+            retryable=False,
+        )
+    return data
 
 
 class Requests:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, TypedDict, TypeVar, cast
 import trio
 
 from audiohook.errors import UploadError, UploadGoneError
-from audiohook.storage.base import READ_LIMIT_BYTES, StoreFault, check_key
+from audiohook.storage.base import StoreFault, check_key
 from audiohook.storage.s3_faults import NotFoundError
+from audiohook.storage.s3_requests import read_small
 from audiohook.storage.traces import Kept, Reason, Trace, TraceKind
 
 if TYPE_CHECKING:
@@ -73,7 +74,6 @@ class UploadPage(TypedDict):
 class LockedHead(TypedDict):
     """What ``HeadObject`` says of locks, to those who may know."""
 
-    ObjectLockMode: NotRequired[str]
     ObjectLockRetainUntilDate: NotRequired[datetime]
     ObjectLockLegalHoldStatus: NotRequired[str]
 
@@ -147,10 +147,9 @@ class S3Traces:
                 Trace(TraceKind.OBJECT, each["Key"], "", each["Size"])
                 for each in page.get("Contents", [])
             ]
-            if not page.get("IsTruncated"):
+            where = next_keys(page)
+            if not where:
                 break
-            where = {"ContinuationToken": page["NextContinuationToken"]}
-        where = {}
         while True:
             uploads = await self._upload_page(start, where)
             yield [
@@ -221,18 +220,12 @@ class S3Traces:
                 **_which(trace),
                 **self._common,
             )
-            try:
-                return found["Body"].read(READ_LIMIT_BYTES + 1)
-            finally:
-                found["Body"].close()
+            return read_small(found, trace.key)
 
         try:
-            data = await self._make("GetObject", trace.key, fetch)
+            return await self._make("GetObject", trace.key, fetch)
         except NotFoundError:
             return None
-        if len(data) > READ_LIMIT_BYTES:
-            raise UploadError(f"{trace.key}: too large to be read", retryable=False)
-        return data
 
     async def notes(self, trace: Trace) -> dict[str, str]:
         """Return what is kept beside an object; nothing if it is gone.
@@ -385,15 +378,29 @@ def _which(trace: Trace) -> dict[str, str]:
     return {"VersionId": trace.version or _NO_VERSION}
 
 
+def next_keys(page: ObjectListing) -> dict[str, str]:
+    """Return where the next page of a list of keys begins; nothing after the last.
+
+    Raises:
+        UploadError: There is one, and the store does not say where it begins.
+    """
+    if not page.get("IsTruncated"):
+        return {}
+    return {"ContinuationToken": _said(page.get("NextContinuationToken"))}
+
+
+def _said(marker: str | None) -> str:
+    if marker is None:
+        # To take that for the end would leave things behind.
+        raise UploadError("the store does not say where its list goes on")
+    return marker
+
+
 def _next(page: VersionPage | UploadPage, found: str, wanted: str) -> dict[str, str]:
     """Return where the next page begins; nothing after the last."""
     if not page.get("IsTruncated"):
         return {}
-    marker = page.get("NextKeyMarker")
-    if marker is None:
-        # To take that for the end would leave things behind.
-        raise UploadError("the store does not say where its list goes on")
-    where = {"KeyMarker": marker}
+    where = {"KeyMarker": _said(page.get("NextKeyMarker"))}
     second = page.get(found)
     if isinstance(second, str) and second:
         where[wanted] = second

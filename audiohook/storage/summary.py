@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from audiohook.protocol.timeline import Gap
     from audiohook.recording.journal import (
-        CallRecord,
         ClosedFact,
         ControlFact,
         Opened,
         Planned,
         Stored,
     )
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import Rendering
     from audiohook.recording.transcripts import JobRecord
 
@@ -131,6 +131,18 @@ def summarize(
             for each in opened.continued_sessions
         ],
     }
+    return written(summary)
+
+
+def written(summary: object) -> bytes:
+    """Write the JSON of a call, for people to read.
+
+    Args:
+        summary: What JSON can say.
+
+    Returns:
+        UTF-8.
+    """
     try:
         return (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:

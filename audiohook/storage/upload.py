@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -351,9 +352,13 @@ class CallUpload:
             await self._drop_upload(key)
         stored = [await self._store_object(each) for each in objects]
         if plan.keep_peaks:
-            stored += [await self._store_peaks(*each) for each in wavs.items()]
+            for key, wav in wavs.items():
+                draw = partial(self._uploader.peaks_of, wav)
+                stored.append(await self._store_made(peaks_key(key), draw, [wav]))
         if call.record.texts:
-            stored.append(await self._store_dialogue(dialogue_key(plan), wavs))
+            write = partial(self._uploader.dialogue_of, call)
+            key = dialogue_key(plan)
+            stored.append(await self._store_made(key, write, list(wavs.values())))
         await self._plan_transcripts(wavs)
         # Last, so that where it is, all the rest is.
         store, spool = self._store, self._spool
@@ -384,34 +389,30 @@ class CallUpload:
             await self._store.put(each.key, each.blob, metadata=each.about, token=token)
         )
 
-    async def _store_peaks(self, wav_key: str, wav: Rendering) -> Stored:
-        """Store what the waveform of a WAV file is drawn from, beside that file."""
-        key, record = peaks_key(wav_key), self._call.record
+    async def _store_made(
+        self,
+        key: str,
+        make: Callable[[], Awaitable[bytes]],
+        wavs: Sequence[Rendering],
+    ) -> Stored:
+        """Store what is made of a call whose WAV files are stored, beside those.
+
+        Args:
+            key: Where it is to be.
+            make: Makes it, if it is not there yet.
+            wavs: Of which files it tells.
+        """
+        record = self._call.record
         known = record.stored.get(key)
         if known is not None:
             return known
-        blob = BytesBlob(await self._uploader.peaks_of(wav))
-        about, token = metadata(record, [wav]), record.opened.session_id
+        blob = BytesBlob(await make())
+        about, token = metadata(record, wavs), record.opened.session_id
         try:
             stored = await self._store.put(key, blob, metadata=about, token=token)
         except KeyExistsError:
-            # The WAV beside it is ours, so this was made of it too, in another way.
-            stored = await self._store.replace(key, blob, metadata=about, token=token)
-        return self._note(stored)
-
-    async def _store_dialogue(self, key: str, wavs: Mapping[str, Rendering]) -> Stored:
-        """Store the text messages of the call, which are in its journal."""
-        call = self._call
-        known = call.record.stored.get(key)
-        if known is not None:
-            return known
-        blob = BytesBlob(await self._uploader.dialogue_of(call))
-        about = metadata(call.record, list(wavs.values()))
-        token = call.record.opened.session_id
-        try:
-            stored = await self._store.put(key, blob, metadata=about, token=token)
-        except KeyExistsError:
-            # The WAV beside it is ours; a line may have been written since.
+            # The WAV beside it is ours, and so it was; but another version may have
+            # made it in another way, or the journal have had fewer lines.
             stored = await self._store.replace(key, blob, metadata=about, token=token)
         return self._note(stored)
 

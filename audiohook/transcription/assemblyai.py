@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         Iterator,
         Mapping,
     )
-    from datetime import date
 
 T = TypeVar("T")
 
@@ -237,14 +236,12 @@ class AssemblyAI:
         *,
         limit: int = PAGE_LIMIT,
         before_id: str | None = None,
-        created_on: date | None = None,
     ) -> TranscriptPage:
         """Fetch a page of the account's jobs of the last 90 days, newest first.
 
         Args:
             limit: Most jobs on the page, from 1 to `PAGE_LIMIT`.
             before_id: Only what is older than this job.
-            created_on: Only what was submitted on this day.
 
         Raises:
             TranscriptError: It could not be fetched.
@@ -254,8 +251,6 @@ class AssemblyAI:
         if before_id is not None:
             self._check_id(before_id)
             query["before_id"] = before_id
-        if created_on is not None:
-            query["created_on"] = created_on.isoformat()
         request = self._http.build_request("GET", "/v2/transcript", params=query)
         return await self._ask(asked, request, partial(read_page, asked, limit=limit))
 

@@ -15,7 +15,7 @@ import io
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from audiohook.call_settings import Mode
 from audiohook.errors import UnfinishedError, UploadError
@@ -23,12 +23,10 @@ from audiohook.recording.fields import Fields
 from audiohook.recording.render import Layout
 from audiohook.recording.transcripts import Choice, JobStatus, TranscriptPlanned
 from audiohook.recording.wav import read_info
-from audiohook.storage.base import ReadableStore
 from audiohook.storage.layout import CHANNELS, beside, summary_key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from audiohook.storage.base import DescribedStore, FoundObject
     from audiohook.transcription.parameters import Parameters
 
 SECONDS = 1.0
@@ -48,25 +46,6 @@ _LANGUAGE: Final = re.compile(r"[A-Za-z0-9_-]{2,35}")
 
 # What the recorder says of a file that is left to us.
 _LEFT_TO_US: Final = frozenset({JobStatus.ELSEWHERE, JobStatus.OFF})
-
-
-class FoundObject(Protocol):
-    """What is under a key."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Names in lower case, and values."""
-
-
-class DescribedStore(ReadableStore, Protocol):
-    """A store that keeps metadata."""
-
-    async def head(self, key: str) -> FoundObject | None:
-        """Say what is under a key, ``None`` if nothing is."""
 
 
 async def decide(

@@ -15,7 +15,7 @@ import math
 import random
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -35,37 +35,23 @@ from audiohook.recording.transcripts import (
     TranscriptSubmitted,
 )
 from audiohook.storage import call_json
-from audiohook.storage.base import (
-    DeletingStore,
-    SigningStore,
-    VersionedStore,
-    is_stores_own,
-)
+from audiohook.storage.base import SigningStore, is_stores_own
 from audiohook.storage.job_object import JobObject
 from audiohook.storage.layout import transcript_key
-from audiohook.storage.transcripts import Recordings, keep
 from audiohook.transcription.base import TranscriptFault
-from audiohook.transcription.decisions import DescribedStore, decide
+from audiohook.transcription.decisions import decide
+from audiohook.transcription.dockets import BucketDocket
 from audiohook.transcription.job import Habits, Job, Request, Scope, assess
+from audiohook.transcription.news import news_of
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Callable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncIterator, Callable
 
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.recording.herald import Herald
-    from audiohook.recording.transcripts import (
-        JobRecord,
-        TranscriptFact,
-        TranscriptObject,
-        TranscriptPlanned,
-    )
+    from audiohook.recording.transcripts import JobRecord, TranscriptPlanned
+    from audiohook.transcription.dockets import SharedStore
     from audiohook.transcription.pace import Pace
     from audiohook.transcription.parameters import Parameters
     from audiohook.transcription.steps import Steps
@@ -80,14 +66,6 @@ _MENDING: Final = 5 * MINUTES
 _SUMMARY_LOOK: Final = 2 * SECONDS
 _SUMMARY_WAIT: Final = 10 * SECONDS
 _COMMON: Final = frozenset({Scope.SERVICE, Scope.SUBMITS})
-
-
-class SharedStore(DescribedStore, DeletingStore, VersionedStore, Protocol):
-    """A store that many processes share."""
-
-
-class Bucket(SharedStore, SigningStore, Protocol):
-    """A store that many machines share."""
 
 
 class Outcome(StrEnum):
@@ -113,59 +91,14 @@ class Patience:
         self._end = trio.Event()
 
     def end(self) -> None:
-        """Has whoever waits stop; what is under way may come to its end."""
+        """Have whoever waits stop; what is under way may come to its end."""
         self.until = -math.inf
         self._end.set()
 
     async def sleep_until(self, at: float) -> None:
-        """Waits, unless it ends before."""
+        """Wait, unless it ends before."""
         with trio.move_on_at(min(at, self.until)):
             await self._end.wait()
-
-
-class _BucketDocket:
-    """One WAV file in a bucket, see `steps.Docket`."""
-
-    __slots__ = ("_job", "_key", "_recordings", "_store")
-
-    def __init__(self, store: SharedStore, job: JobObject, key: str) -> None:
-        self._store = store
-        self._job = job
-        self._key = key
-        self._recordings = Recordings(store)
-
-    def note(self, *facts: TranscriptFact) -> None:
-        self._job.note(*facts)
-
-    async def commit(self, *facts: TranscriptFact) -> None:
-        await self._job.commit(*facts)
-
-    @property
-    def signs(self) -> bool:
-        return self._recordings.signs
-
-    async def address(self) -> str:
-        return await self._recordings.address(self._key)
-
-    async def size(self) -> int:
-        return await self._recordings.size(self._key)
-
-    def read(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        return self._recordings.read(self._key, size_bytes)
-
-    async def keep(
-        self, transcript_id: str, texts: Mapping[str, bytes]
-    ) -> Sequence[TranscriptObject]:
-        record = self._job.record
-        return await keep(
-            self._store,
-            self._key,
-            transcript_id,
-            texts,
-            token=transcript_id,
-            metadata={},
-            replaces=() if record is None else record.ids,
-        )
 
 
 class Errands:
@@ -212,7 +145,7 @@ class Errands:
         self._progress = progress
 
     async def see_to(self, wav_key: str, patience: Patience) -> Outcome:
-        """Has a WAV file transcribed, or goes on where another try has ended.
+        """Have a WAV file transcribed, or go on where another try has ended.
 
         It is safe to call this for the same file any number of times, at once or one
         after the other, here and on other machines: one transcript is paid for.
@@ -241,7 +174,7 @@ class Errands:
         known_id: str | None = None,
         again: bool = False,
     ) -> Outcome:
-        """Has a WAV file transcribed because somebody says so; otherwise as `see_to`.
+        """Have a WAV file transcribed because somebody says so; otherwise as `see_to`.
 
         What was given up or skipped is tried anew. Where an earlier order, or
         somebody who was told of the file, has not come to an end, it is gone on with.
@@ -356,9 +289,9 @@ class Errands:
     async def _follow(
         self, record: JobRecord, job_object: JobObject, patience: Patience
     ) -> None:
-        """Does one step after the other until nothing is left to be done."""
+        """Do one step after the other until nothing is left to be done."""
         job = Job(record, self._habits, trio.current_time())
-        docket = _BucketDocket(self._store, job_object, job.key)
+        docket = BucketDocket(self._store, job_object, job.key)
         last: Exception | None = None
         while job.request is not Request.FINISH or last is not None:
             await self._wait_due(job, job_object, patience, last)
@@ -382,7 +315,7 @@ class Errands:
             else:
                 return
 
-    async def _step(self, job: Job, docket: _BucketDocket) -> TranscriptError | None:
+    async def _step(self, job: Job, docket: BucketDocket) -> TranscriptError | None:
         """Do what is next; return how the service failed, if that may pass."""
         record = job.record
         before = record.status, record.failures
@@ -411,7 +344,7 @@ class Errands:
         return None
 
     async def _note_trouble(
-        self, job: Job, docket: _BucketDocket, error: TranscriptError
+        self, job: Job, docket: BucketDocket, error: TranscriptError
     ) -> None:
         trouble = assess(error)
         if error.fault == TranscriptFault.BUSY:
@@ -428,7 +361,7 @@ class Errands:
         )
 
     async def _park(
-        self, job: Job, docket: _BucketDocket, reason: str, *, is_common: bool
+        self, job: Job, docket: BucketDocket, reason: str, *, is_common: bool
     ) -> None:
         """Leave a job to a later try, once somebody has mended something.
 
@@ -478,32 +411,15 @@ class Errands:
             await trio.sleep(1 * SECONDS)
 
     def _tell(self, record: JobRecord, status: JobStatus, failures: int) -> None:
-        """Says what a step has brought, if it is worth a line."""
-        now = record.status
-        about = {
-            "audio": record.planned.key,
-            "transcript": record.ids[-1] if record.ids else None,
-        }
-        if now is JobStatus.COMPLETED and status is not now:
-            model = None if record.stored is None else record.stored.model
-            self._log.info("call_transcribed", **about, model=model)
-        elif now is JobStatus.FAILED and status is not now:
-            self._log.warning("transcript_given_up", **about, reason=record.reason)
-        elif now is JobStatus.PARKED and status is not now:
-            self._log.warning("transcript_parked", **about, reason=record.reason)
-        elif record.failures > failures:
-            self._log.warning(
-                "transcript_failed",
-                **about,
-                fault=record.last_fault,
-                reason=record.last_reason,
-                failures=record.failures,
-            )
+        """Say what a step has brought, if it is worth a line."""
+        news = news_of(record, status, failures)
+        if news is not None:
+            self._log.log(news.level, news.event, **news.values)
 
 
 @asynccontextmanager
 async def _to_be_finished() -> AsyncIterator[None]:
-    """Says of failures of the store that a later try goes on."""
+    """Say of failures of the store that a later try goes on."""
     try:
         yield
     except JobHeldError as error:

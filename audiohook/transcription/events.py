@@ -70,7 +70,7 @@ class EventsFailedError(AudioHookError):
 
 
 def handler(event: Mapping[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Has all calls transcribed that an event tells of.
+    """Have all calls transcribed that an event tells of.
 
     Args:
         event: Of S3, or of a queue with such events in it.
@@ -187,7 +187,7 @@ class _Batch:
             del self.unfinished[number]
 
     def answer(self) -> dict[str, Any]:
-        """Returns what Lambda is to be told, or raises if that is how to tell it."""
+        """Return what Lambda is to be told, or raise if that is how to tell it."""
         if self.comes_again:
             failed = [{"itemIdentifier": self.names[each]} for each in self.unfinished]
             return {"batchItemFailures": failed}
@@ -199,7 +199,7 @@ class _Batch:
 async def _see_to_notices(
     elsewhere: Elsewhere, notices: list[Notice], patience: Patience
 ) -> list[str]:
-    """Sees to the objects of one event; returns how each failed that is not done."""
+    """See to the objects of one event; return how each failed that is not done."""
     failures: dict[str, str] = {}
     limiter = trio.CapacityLimiter(_AT_ONCE)
 

@@ -39,7 +39,7 @@ class Pace:
         return self._interval
 
     async def wait(self) -> None:
-        """Waits until one more request may be made.
+        """Wait until one more request may be made.
 
         *Cancellation:* The request counts as made.
         """
@@ -50,7 +50,7 @@ class Pace:
         await trio.sleep_until(self._held_until)
 
     def hold(self, seconds: float | None) -> None:
-        """Lets nobody pass for a while.
+        """Let nobody pass for a while.
 
         Args:
             seconds: How long; None if the service did not say.

@@ -22,7 +22,7 @@ from audiohook.transcription.parameters import peak_dbfs
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.render import AudioReader, Rendering
     from audiohook.recording.spooled import SpooledCall
     from audiohook.transcription.parameters import Parameters

@@ -12,8 +12,8 @@ import logging
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -22,18 +22,14 @@ from audiohook.errors import SpoolError, TranscriptError, UploadError
 from audiohook.logs import Limiter
 from audiohook.recording.herald import Nobody
 from audiohook.recording.transcripts import JobStatus, TranscriptParked
+from audiohook.transcription.agenda import Agenda, Entry, Held
 from audiohook.transcription.base import TranscriptFault
+from audiohook.transcription.dockets import SpoolDocket
 from audiohook.transcription.job import Habits, Job, Request, Scope, State, assess
+from audiohook.transcription.news import Upshot, news_of
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        Awaitable,
-        Callable,
-        Iterator,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
     from audiohook.recording.herald import Herald
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
-    from audiohook.recording.transcripts import TranscriptFact, TranscriptObject
+    from audiohook.recording.transcripts import TranscriptFact
     from audiohook.storage.transcripts import TranscriptShelf
     from audiohook.transcription.pace import Pace
     from audiohook.transcription.steps import Steps
@@ -110,96 +106,6 @@ class WaitingJob:
     reason: str | None
     failures: int
     due: float
-
-
-@dataclass(eq=False, slots=True)
-class _Held:
-    """A call that waits here.
-
-    Attributes:
-        call: It.
-        entries: Its jobs that are not settled.
-        lock: Held by whoever brings its JSON up to date.
-    """
-
-    call: SpooledCall
-    entries: list[_Entry] = field(default_factory=list)
-    lock: trio.Lock = field(default_factory=trio.Lock)
-
-
-@dataclass(eq=False, slots=True)
-class _Entry:
-    """A job that is known here.
-
-    Attributes:
-        held: Its call.
-        job: It.
-        order: Breaks ties of age.
-        ticket: Its place in a queue; places with older numbers do not count.
-        id: Under which a webhook finds it.
-        is_busy: Whether a task is at it.
-        is_open: Whether it counts as a job that the service works on.
-        is_told: Whether a webhook came while a task was at it.
-    """
-
-    held: _Held
-    job: Job
-    order: int
-    ticket: int = 0
-    id: str | None = None
-    is_busy: bool = False
-    is_open: bool = False
-    is_told: bool = False
-
-    @property
-    def age(self) -> tuple[str, int, int, _Entry]:
-        """Sorts the oldest call first; the ticket tells whether it still counts."""
-        started_at = self.held.call.record.opened.started_at
-        return started_at, self.order, self.ticket, self
-
-
-_ByAge: TypeAlias = tuple[str, int, int, _Entry]
-_ByTime: TypeAlias = tuple[float, int, _Entry]
-_Item = TypeVar("_Item", _ByAge, _ByTime)
-
-
-class _SpoolDocket:
-    """One WAV file of a call in the spool, see `steps.Docket`."""
-
-    __slots__ = ("_call", "_key", "_shelf", "_spool")
-
-    def __init__(
-        self, spool: Spool, shelf: TranscriptShelf, call: SpooledCall, key: str
-    ) -> None:
-        self._spool = spool
-        self._shelf = shelf
-        self._call = call
-        self._key = key
-
-    def note(self, *facts: TranscriptFact) -> None:
-        for fact in facts:
-            self._spool.append(self._call, fact)
-
-    async def commit(self, *facts: TranscriptFact) -> None:
-        await self._spool.commit(self._call, *facts)
-
-    @property
-    def signs(self) -> bool:
-        return self._shelf.signs
-
-    async def address(self) -> str:
-        return await self._shelf.address(self._key)
-
-    async def size(self) -> int:
-        return await self._shelf.size(self._key)
-
-    def read(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
-        return self._shelf.read(self._key, size_bytes)
-
-    async def keep(
-        self, transcript_id: str, texts: Mapping[str, bytes]
-    ) -> Sequence[TranscriptObject]:
-        return await self._shelf.keep(self._call, self._key, transcript_id, texts)
 
 
 class _Line:
@@ -290,17 +196,9 @@ class Transcriptions:
         self._service = _Line(jitter)
         self._submits = _Line(jitter)
         self._order = itertools.count()
-        self._tickets = itertools.count(1)
-        self._held: dict[SpooledCall, _Held] = {}
-        self._by_id: dict[str, _Entry] = {}
-        # By what is needed: nothing yet, a request about a job, a new job, a look
-        # at the list, or nothing of the service any more. Who asks about a job is
-        # due again and again, so there the oldest call must not go first for ever.
-        self._waiting: list[_ByTime] = []
-        self._ready: list[_ByTime] = []
-        self._unsent: list[_ByAge] = []
-        self._doubtful: list[_Entry] = []
-        self._settled: list[_ByAge] = []
+        self._held: dict[SpooledCall, Held] = {}
+        self._by_id: dict[str, Entry] = {}
+        self._agenda = Agenda()
         self._news = trio.Event()
         self._change = trio.Event()
         self._active = 0
@@ -314,7 +212,7 @@ class Transcriptions:
         self._told_of_trouble = False
 
     def add(self, call: SpooledCall) -> None:
-        """Takes a call that is stored and waits for its transcripts.
+        """Take a call that is stored and waits for its transcripts.
 
         If too many wait already it is released; it stays in the spool, and is
         adopted from there once there is room.
@@ -323,16 +221,16 @@ class Transcriptions:
             call.release()
             return
         now = trio.current_time()
-        held = self._held[call] = _Held(call)
+        held = self._held[call] = Held(call)
         for record in call.record.jobs.values():
             job = Job(record, self._habits, now)
-            held.entries.append(_Entry(held, job, next(self._order)))
+            held.entries.append(Entry(held, job, next(self._order)))
         for entry in held.entries:
             self._reckon(entry)
             self._place(entry)
 
     def take_out(self, wanted: Callable[[SpooledCall], bool]) -> list[SpooledCall]:
-        """Gives calls up that wait here; whoever asks owns them from then on.
+        """Give calls up that wait here; whoever asks owns them from then on.
 
         One of which something is being done at this moment is not among them: ask
         again. Webhooks for its jobs are nobody's from then on.
@@ -351,15 +249,14 @@ class Transcriptions:
             del self._held[held.call]
             for entry in held.entries:
                 self._reckon(entry)
-                # Whatever queue it is in, its place does not count any more.
-                entry.ticket = next(self._tickets)
+                self._agenda.strike(entry)
         if taken:
             self._change.set()
             self._change = trio.Event()
         return [held.call for held in taken]
 
     def tell(self, transcript_id: str) -> bool:
-        """Takes a webhook: a job has ended, so that it is worth asking.
+        """Take a webhook: a job has ended, so that it is worth asking.
 
         Returns:
             Whether the job is one of ours.
@@ -382,7 +279,7 @@ class Transcriptions:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Sees to jobs until cancelled.
+        """See to jobs until cancelled.
 
         *Cancellation:* Calls are released and stay in the spool, where the next
         process finds them.
@@ -400,7 +297,7 @@ class Transcriptions:
                 self._let_go(held)
 
     async def stop(self) -> None:
-        """Begins nothing more, and waits until what is under way is done.
+        """Begin nothing more, and wait until what is under way is done.
 
         A request that is cut off would have to be looked for by the next process.
         """
@@ -409,12 +306,12 @@ class Transcriptions:
             await self._change.wait()
 
     async def wait_settled(self) -> None:
-        """Waits until nothing is left to do but what has to be mended first."""
+        """Wait until nothing is left to do but what has to be mended first."""
         while self._held and not self._is_stuck():
             await self._change.wait()
 
     def statistics(self) -> TranscriptionStatistics:
-        """Returns how the transcriptions stand."""
+        """Return how the transcriptions stand."""
         jobs: Counter[str] = Counter(dict.fromkeys(State, 0))
         parked = 0
         for entry in self._entries():
@@ -433,7 +330,7 @@ class Transcriptions:
         )
 
     def oldest(self, most: int, *, parked: bool = False) -> list[WaitingJob]:
-        """Returns so many of the jobs, those of the oldest calls first.
+        """Return so many of the jobs, those of the oldest calls first.
 
         Args:
             most: How many.
@@ -459,7 +356,7 @@ class Transcriptions:
         ]
 
     def retry(self) -> None:
-        """Tries everything again that has failed: somebody has mended something."""
+        """Try everything again that has failed: somebody has mended something."""
         now = trio.current_time()
         for entry in list(self._entries()):
             has_failed = entry.job.failed_tries or entry.job.record.parked is not None
@@ -470,7 +367,7 @@ class Transcriptions:
             line.breaker.hurry()
         self._news.set()
 
-    def _entries(self) -> Iterator[_Entry]:
+    def _entries(self) -> Iterator[Entry]:
         # One after another: whoever looks for the first of some kind looks often.
         return (entry for held in self._held.values() for entry in held.entries)
 
@@ -490,33 +387,16 @@ class Transcriptions:
 
     # Who is next
 
-    def _place(self, entry: _Entry) -> None:
-        """Queues a job by when it is due and what it needs."""
-        entry.ticket = next(self._tickets)
-        if entry.job.due > trio.current_time():
-            heapq.heappush(self._waiting, (entry.job.due, entry.ticket, entry))
-        else:
-            self._make_ready(entry)
+    def _place(self, entry: Entry) -> None:
+        self._agenda.place(entry, trio.current_time())
         self._news.set()
 
-    def _make_ready(self, entry: _Entry) -> None:
-        match entry.job.request:
-            case Request.LOOK_UP:
-                self._doubtful.append(entry)
-            case Request.UPLOAD | Request.SUBMIT:
-                heapq.heappush(self._unsent, entry.age)
-            case Request.FINISH:
-                heapq.heappush(self._settled, entry.age)
-            case _:
-                heapq.heappush(self._ready, (entry.job.due, entry.ticket, entry))
-
     async def _next(self) -> Callable[[], Awaitable[None]]:
-        """Waits for something to do, and returns what does it."""
+        """Wait for something to do, and return what does it."""
         while True:
             self._news = trio.Event()
             now = trio.current_time()
-            self._wake_due(now)
-            wake = self._waiting[0][0] if self._waiting else math.inf
+            wake = self._agenda.wake(now)
             if self._active < _WORKERS and not self._stopping:
                 work, at = self._choose(now)
                 if work is not None:
@@ -525,35 +405,29 @@ class Transcriptions:
             with trio.move_on_at(wake):
                 await self._news.wait()
 
-    def _wake_due(self, now: float) -> None:
-        while self._waiting and self._waiting[0][0] <= now:
-            _, ticket, entry = heapq.heappop(self._waiting)
-            if entry.ticket == ticket:
-                self._make_ready(entry)
-
     def _choose(self, now: float) -> tuple[Callable[[], Awaitable[None]] | None, float]:
-        """Returns what to do, or else when to look again."""
-        entry = _pop(self._settled)
+        """Return what to do, or else when to look again."""
+        entry = self._agenda.next_settled()
         if entry is not None:
             return self._begin(entry, self._finish), math.inf
         service = self._service.breaker
         if service.next_at > now:
             return None, service.next_at
-        if self._doubtful and not self._searching:
+        if self._agenda.has_doubtful and not self._searching:
             return self._begin_search(), math.inf
-        entry = _pop(self._ready, fewest_tries=service.is_open)
+        entry = self._agenda.next_ready(fewest_tries=service.is_open)
         if entry is None and self._open < self._parallel:
             submits = self._submits.breaker
             if submits.next_at > now:
-                return None, submits.next_at if self._unsent else math.inf
+                return None, submits.next_at if self._agenda.has_unsent else math.inf
             either = service.is_open or submits.is_open
-            entry = _pop(self._unsent, fewest_tries=either)
+            entry = self._agenda.next_unsent(fewest_tries=either)
         if entry is None:
             return None, math.inf
         return self._begin(entry, self._step), math.inf
 
     def _begin(
-        self, entry: _Entry, work: Callable[[_Entry, int, int], Awaitable[None]]
+        self, entry: Entry, work: Callable[[Entry, int, int], Awaitable[None]]
     ) -> Callable[[], Awaitable[None]]:
         entry.is_busy = True
         finishes = entry.job.request is Request.FINISH
@@ -565,21 +439,20 @@ class Transcriptions:
         return lambda: work(entry, attempt, submit)
 
     def _begin_search(self) -> Callable[[], Awaitable[None]]:
-        entries = [entry for entry in self._doubtful if self._is_here(entry)]
-        self._doubtful.clear()
+        entries = [each for each in self._agenda.all_doubtful() if self._is_here(each)]
         for entry in entries:
             entry.is_busy = True
         self._searching = True
         attempt = self._service.breaker.begin()
         return lambda: self._search(entries, attempt)
 
-    def _is_here(self, entry: _Entry) -> bool:
+    def _is_here(self, entry: Entry) -> bool:
         return entry.held.call in self._held
 
     # What is done
 
-    async def _step(self, entry: _Entry, attempt: int, submit: int) -> None:
-        """Does one step of a job that needs the service."""
+    async def _step(self, entry: Entry, attempt: int, submit: int) -> None:
+        """Do one step of a job that needs the service."""
         job, held = entry.job, entry.held
         request, before = job.request, (job.record.status, job.record.failures)
 
@@ -599,8 +472,8 @@ class Transcriptions:
             await self._show(held)
         self._done([entry])
 
-    async def _search(self, entries: list[_Entry], attempt: int) -> None:
-        """Looks for all jobs of which nobody knows whether they are there."""
+    async def _search(self, entries: list[Entry], attempt: int) -> None:
+        """Look for all jobs of which nobody knows whether they are there."""
 
         async def work() -> None:
             await self._steps.look_up(
@@ -612,8 +485,8 @@ class Transcriptions:
         self._searching = False
         self._done(entries)
 
-    async def _finish(self, entry: _Entry, attempt: int, submit: int) -> None:
-        """Ends a job; with the last of its jobs the call leaves the spool."""
+    async def _finish(self, entry: Entry, attempt: int, submit: int) -> None:
+        """End a job; with the last of its jobs the call leaves the spool."""
         held = entry.held
 
         async def work() -> None:
@@ -633,7 +506,7 @@ class Transcriptions:
     async def _try(
         self,
         work: Callable[[], Awaitable[None]],
-        entries: Sequence[_Entry],
+        entries: Sequence[Entry],
         attempt: int,
         submit: int,
     ) -> None:
@@ -645,15 +518,15 @@ class Transcriptions:
             self._service.breaker.end(attempt)
             self._submits.breaker.end(submit)
 
-    def _docket(self, entry: _Entry) -> _SpoolDocket:
-        return _SpoolDocket(self._spool, self._shelf, entry.held.call, entry.job.key)
+    def _docket(self, entry: Entry) -> SpoolDocket:
+        return SpoolDocket(self._spool, self._shelf, entry.held.call, entry.job.key)
 
-    async def _update(self, held: _Held) -> None:
+    async def _update(self, held: Held) -> None:
         async with held.lock:
             await self._shelf.update(held.call)
 
-    async def _show(self, held: _Held, *facts: TranscriptFact) -> None:
-        """Brings the JSON of a call up to date, if the store lets us."""
+    async def _show(self, held: Held, *facts: TranscriptFact) -> None:
+        """Bring the JSON of a call up to date, if the store lets us."""
         try:
             for fact in facts:
                 self._spool.append(held.call, fact)
@@ -663,8 +536,8 @@ class Transcriptions:
         except SpoolError:
             self._let_go(held)
 
-    def _done(self, entries: Sequence[_Entry]) -> None:
-        """Queues jobs again after a step."""
+    def _done(self, entries: Sequence[Entry]) -> None:
+        """Queue jobs again after a step."""
         self._active -= 1
         now = trio.current_time()
         for entry in entries:
@@ -681,15 +554,15 @@ class Transcriptions:
         self._change.set()
         self._change = trio.Event()
 
-    def _spread(self, entry: _Entry, now: float) -> None:
-        """Has a job asked for less often if there are many."""
+    def _spread(self, entry: Entry, now: float) -> None:
+        """Have a job asked for less often if there are many."""
         if entry.job.request is Request.FETCH:
             pause = self._open * self._pace.interval * _POLLS_SHARE
             pause *= 0.75 + self._habits.jitter() / 2
             entry.job.due = max(entry.job.due, now + pause)
 
-    def _reckon(self, entry: _Entry) -> None:
-        """Keeps count of what the service works on, and under which ids."""
+    def _reckon(self, entry: Entry) -> None:
+        """Keep count of what the service works on, and under which ids."""
         record, state = entry.job.record, entry.job.state
         held = self._is_here(entry) and entry in entry.held.entries
         # One that waits for somebody to mend something goes on there nevertheless.
@@ -705,19 +578,19 @@ class Transcriptions:
                 self._by_id[current] = entry
             entry.id = current
 
-    def _count_open(self, entry: _Entry, *, is_open: bool) -> None:
+    def _count_open(self, entry: Entry, *, is_open: bool) -> None:
         self._open += is_open - entry.is_open
         entry.is_open = is_open
 
-    def _let_go(self, held: _Held) -> None:
-        """Leaves a call to whoever finds it in the spool."""
+    def _let_go(self, held: Held) -> None:
+        """Leave a call to whoever finds it in the spool."""
         if self._held.pop(held.call, None) is not None:
             for entry in held.entries:
                 self._reckon(entry)
             held.call.release()
 
     async def _mark_parked(self) -> None:
-        """Has the JSON of calls say for what they wait, if they wait for long."""
+        """Have the JSON of calls say for what they wait, if they wait for long."""
         while True:
             await trio.sleep(_MARK_AFTER)
             long_ago = trio.current_time() - _MARK_AFTER
@@ -748,7 +621,7 @@ class Transcriptions:
         self._news.set()
 
     def _fail(
-        self, entries: Sequence[_Entry], error: Exception, attempt: int, submit: int
+        self, entries: Sequence[Entry], error: Exception, attempt: int, submit: int
     ) -> None:
         now = trio.current_time()
         if isinstance(error, TranscriptError):
@@ -786,46 +659,34 @@ class Transcriptions:
 
     # What is told
 
-    def _tell_of_job(self, entry: _Entry, status: JobStatus, failures: int) -> None:
-        """Says what a step has brought, if it is worth a line."""
-        record = entry.job.record
-        now = record.status
+    def _tell_of_job(self, entry: Entry, status: JobStatus, failures: int) -> None:
+        """Say what a step has brought, if it is worth a line."""
+        news = news_of(entry.job.record, status, failures)
+        if news is None:
+            return
+        self._completed += news.upshot is Upshot.COMPLETED
+        self._failed += news.upshot is Upshot.FAILED
+        self._metrics.transcripts.labels(news.upshot).inc()
+        if (
+            news.upshot is Upshot.PARKED
+            and str(self._fault()) == entry.job.record.reason
+        ):
+            # What holds up all of them has a line of its own.
+            return
+        # What befalls many at once is not told of each of them.
+        at_most = news.upshot in (Upshot.PARKED, Upshot.RESUBMITTED)
+        write = self._noise.write if at_most else self._log.log
         opened = entry.held.call.record.opened
-        about = {
-            "session": opened.session_id,
-            "correlation": opened.correlation_id,
-            "conversation": opened.conversation_id,
-            "audio": entry.job.key,
-            "transcript": record.ids[-1] if record.ids else None,
-        }
-        if now is JobStatus.COMPLETED and status is not now:
-            self._completed += 1
-            self._metrics.transcripts.labels("completed").inc()
-            model = None if record.stored is None else record.stored.model
-            self._log.info("call_transcribed", **about, model=model)
-        elif now is JobStatus.FAILED and status is not now:
-            self._failed += 1
-            self._metrics.transcripts.labels("failed").inc()
-            self._log.warning("transcript_given_up", **about, reason=record.reason)
-        elif now is JobStatus.PARKED and status is not now:
-            self._metrics.transcripts.labels("parked").inc()
-            if str(self._fault()) != record.reason:
-                # What holds up all of them has a line of its own.
-                self._noise.write(
-                    logging.WARNING, "transcript_parked", **about, reason=record.reason
-                )
-        elif record.failures > failures:
-            self._metrics.transcripts.labels("resubmitted").inc()
-            self._noise.write(
-                logging.WARNING,
-                "transcript_failed",
-                **about,
-                fault=record.last_fault,
-                reason=record.last_reason,
-                failures=record.failures,
-            )
+        write(
+            news.level,
+            news.event,
+            session=opened.session_id,
+            correlation=opened.correlation_id,
+            conversation=opened.conversation_id,
+            **news.values,
+        )
 
-    def _complain(self, held: _Held, error: Exception) -> None:
+    def _complain(self, held: Held, error: Exception) -> None:
         known = isinstance(error, UploadError | SpoolError)
         opened = held.call.record.opened
         self._noise.write(
@@ -838,7 +699,7 @@ class Transcriptions:
         )
 
     def _tell_of_trouble(self) -> None:
-        """Says once a minute what is wrong, however many calls wait."""
+        """Say once a minute what is wrong, however many calls wait."""
         fault, now = self._fault(), trio.current_time()
         if fault is None:
             return
@@ -858,25 +719,3 @@ class Transcriptions:
 
 
 _UNSENT: Final = frozenset({State.WITHOUT_AUDIO, State.READY})
-
-
-def _pop(queue: list[_Item], *, fewest_tries: bool = False) -> _Entry | None:
-    """Takes the first job out of a queue; None if there is none.
-
-    Args:
-        queue: A heap.
-        fewest_tries: Take one that has failed least often instead, since one
-            that fails may be at fault itself.
-    """
-    while queue:
-        item = queue[0]
-        if fewest_tries:
-            item = min(queue, key=lambda item: (item[-1].job.failed_tries, item[:-1]))
-            queue.remove(item)
-            heapq.heapify(queue)
-        else:
-            heapq.heappop(queue)
-        ticket, entry = item[-2:]
-        if entry.ticket == ticket:
-            return entry
-    return None

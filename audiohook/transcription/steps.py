@@ -292,7 +292,7 @@ class _Turn:
             self._turns.release()
 
     async def wait(self) -> None:
-        """Waits for it.
+        """Wait for it.
 
         Raises:
             TranscriptError: It takes too long: the other side does not wait for ever.

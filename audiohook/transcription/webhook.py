@@ -65,7 +65,7 @@ class WebhookDesk:
         return _MOST_BYTES
 
     def admits(self, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-        """Tells whether a request brings the secret, once."""
+        """Tell whether a request brings the secret, once."""
         given = [value for name, value in headers if name == self._header]
         known = len(given) == 1 and hmac.compare_digest(given[0], self._secret)
         if not known:
@@ -73,7 +73,7 @@ class WebhookDesk:
         return known
 
     def take(self, body: bytes) -> int:
-        """Takes a report; returns the HTTP status to answer with."""
+        """Take a report; return the HTTP status to answer with."""
         try:
             report = json.loads(body)
         except (ValueError, RecursionError):

@@ -21,8 +21,8 @@ from audiohook.recording.journal import (
     decode,
     encode,
     is_uuid,
-    replay,
 )
+from audiohook.recording.record import replay
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding, read_info
 from audiohook.simulator.source import load_wav
@@ -31,7 +31,7 @@ from audiohook.storage.summary import metadata, recording_name, summarize
 from tests.fuzz.bytes_reader import BytesReader
 
 if TYPE_CHECKING:
-    from audiohook.recording.journal import CallRecord
+    from audiohook.recording.record import CallRecord
     from audiohook.recording.wav import WavInfo
 
 _ENDED_AT = "2026-11-22T14:11:44.123Z"

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import fcntl
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
 
+from audiohook.protocol.timeline import GapKind
+from audiohook.recording import disk
 from audiohook.recording.journal import (
     ClosedFact,
     ContinuedSession,
+    GapFact,
     Media,
     Opened,
     Participant,
+    encode,
 )
+from audiohook.recording.record import replay
 from audiohook.recording.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from audiohook.call_settings import CallSettings
+    from audiohook.recording.journal import Fact
+    from audiohook.recording.record import CallRecord
 
 CONVERSATION = "11111111-1111-4111-8111-111111111111"
 PARTICIPANT = "22222222-2222-4222-8222-222222222222"
 STARTED = "2026-11-22T14:10:44.123Z"
+GAP = GapFact(GapKind.PAUSED, 2, 8)
 
 
 class OpenedChanges(TypedDict, total=False):
@@ -84,3 +93,34 @@ async def running(
         await nursery.start(spool.run)
         yield spool
         nursery.cancel_scope.cancel()
+
+
+def journal_of(folder: Path) -> CallRecord:
+    record, _ = replay((folder / disk.JOURNAL).read_bytes())
+    assert record is not None
+    return record
+
+
+def is_locked(folder: Path) -> bool:
+    with (folder / disk.JOURNAL).open() as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def write_call(
+    spool_folder: Path,
+    facts: Sequence[Fact | bytes],
+    audio: bytes | None = b"",
+) -> Path:
+    """Leaves a call behind as a killed process would."""
+    lines = [fact if isinstance(fact, bytes) else encode(fact) for fact in facts]
+    opened = next(fact for fact in facts if isinstance(fact, Opened))
+    folder = spool_folder / opened.session_id
+    folder.mkdir(parents=True)
+    (folder / disk.JOURNAL).write_bytes(b"".join(lines))
+    if audio is not None:
+        (folder / disk.AUDIO).write_bytes(audio)
+    return folder

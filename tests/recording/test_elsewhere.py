@@ -54,7 +54,16 @@ def test_calls_are_told_by_their_conversation(tmp_path: Path, held: str) -> None
 
 
 def test_own_calls_are_passed_over(tmp_path: Path, held: str) -> None:
+    write_journal(tmp_path, f"{held}_2", opened(held))
     assert look_elsewhere(tmp_path, own={held}) == {}
+
+
+def test_session_that_came_again_is_seen_twice(tmp_path: Path) -> None:
+    """Its first call waits to be stored; the folder of the second has a number."""
+    write_journal(tmp_path, TWO, opened(TWO))
+    write_journal(tmp_path, f"{TWO}_2", opened(TWO))
+    (calls,) = look_elsewhere(tmp_path, own=()).values()
+    assert [each.session for each in calls] == [TWO, TWO]
 
 
 def test_spool_that_is_not_there_has_no_calls(tmp_path: Path) -> None:

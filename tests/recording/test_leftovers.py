@@ -11,7 +11,7 @@ import pytest
 from audiohook.recording import disk, leftovers
 from audiohook.recording.fields import Fields
 from audiohook.recording.journal import encode
-from tests.recording.factory import make_opened
+from tests.recording.factory import make_opened, write_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,3 +74,25 @@ def test_object_of_a_journal_may_be_missing_and_be_nothing_else() -> None:
     assert fields.optional_object("null") == fields.optional_object("absent") == {}
     with pytest.raises(ValueError, match="list is not an object"):
         fields.optional_object("list")
+
+
+def test_lock_of_a_call_removed_meanwhile_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / disk.JOURNAL
+    path.write_bytes(b"")
+    with path.open() as stream:
+        assert leftovers._lock(stream.fileno())
+        path.unlink()
+        assert not leftovers._lock(stream.fileno())
+
+
+def test_journal_of_monstrous_size_is_not_read(tmp_path: Path) -> None:
+    folder = write_call(tmp_path, [make_opened()])
+    os.truncate(folder / disk.JOURNAL, leftovers.JOURNAL_LIMIT_BYTES + 1)
+    spool_fd = disk.open_spool(tmp_path)
+    try:
+        findings = leftovers.find(spool_fd, (), 10, 10, {})
+    finally:
+        os.close(spool_fd)
+    assert [name for name, _ in findings.aside] == [folder.name]
+    assert not findings.calls
+    assert not findings.unreachable

@@ -16,7 +16,7 @@ from audiohook.protocol.timeline import Gap, GapKind, Timeline
 from audiohook.recording.render import Gaps, Layout, Rendering, renderings
 from audiohook.recording.wav import Encoding, header
 from tests import reference_ulaw as reference
-from tests.recording.test_peaks import summed_up
+from tests.recording.waveforms import summed_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

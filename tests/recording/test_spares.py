@@ -18,9 +18,21 @@ from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording import disk, leftovers
 from audiohook.recording._files import Journals, Lock
-from audiohook.recording.journal import Done, GapFact, encode, replay, utc_text
-from tests.recording.factory import entries, make_closed, make_opened, running
-from tests.recording.test_spool import is_locked
+from audiohook.recording.journal import (
+    Delivered,
+    Done,
+    GapFact,
+    encode,
+    utc_text,
+)
+from audiohook.recording.record import replay
+from tests.recording.factory import (
+    entries,
+    is_locked,
+    make_closed,
+    make_opened,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -235,7 +247,9 @@ def make_state(
 
 OPENED = make_opened()
 FIRST = encode(OPENED)
-WHOLE = FIRST + encode(make_closed(4)) + encode(Done())
+CLOSED = FIRST + encode(make_closed(4))
+DELIVERED = CLOSED + encode(Delivered())
+WHOLE = CLOSED + encode(Done())
 
 
 @pytest.mark.parametrize(
@@ -285,12 +299,13 @@ async def test_killed_while_a_call_was_being_emptied(
         assert entries(tmp_path) == set()
 
 
+@pytest.mark.parametrize("journal", [WHOLE, DELIVERED, CLOSED])
 async def test_audio_beside_the_journal_of_a_call_before_is_kept(
-    tmp_path: Path,
+    tmp_path: Path, journal: bytes
 ) -> None:
     """As a power cut may leave it, where a file system keeps no order."""
     name = make_opened().session_id
-    make_state(tmp_path / name, journal=WHOLE, audio=b"abcd")
+    make_state(tmp_path / name, journal=journal, audio=b"abcd")
     async with running(tmp_path, spares=4) as spool:
         assert await spool.adopt() == []
         assert (tmp_path / "aside" / name / disk.AUDIO).read_bytes() == b"abcd"

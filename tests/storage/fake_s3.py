@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
-from audiohook.storage.base import Part, StoredObject, StoreFault, Version
-from audiohook.storage.s3 import Found
+from audiohook.storage.base import (
+    FoundObject,
+    Part,
+    StoredObject,
+    StoreFault,
+    Version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,11 +139,11 @@ class FakeS3:
         self.step("swap")
         return self.objects[key].tag
 
-    async def head(self, key: str) -> Found | None:
+    async def head(self, key: str) -> FoundObject | None:
         await trio.lowlevel.checkpoint()
         self.step("head")
         thing = self.objects.get(key)
-        return None if thing is None else Found(len(thing.data), thing.metadata)
+        return None if thing is None else FoundObject(len(thing.data), thing.metadata)
 
     async def size(self, key: str) -> int | None:
         found = await self.head(key)

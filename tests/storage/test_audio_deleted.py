@@ -19,7 +19,7 @@ from audiohook.recording.transcripts import (
 from audiohook.storage.base import StoreFault
 from audiohook.storage.transcripts import TranscriptShelf
 from tests.recording.factory import entries, make_opened, running
-from tests.storage.test_upload import (
+from tests.storage.uploads import (
     AUDIO,
     NAME,
     MemoryStore,

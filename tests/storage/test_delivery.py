@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -16,12 +18,15 @@ from audiohook.metrics import Metrics
 from audiohook.recording.render import Layout
 from audiohook.storage.base import StoreFault
 from audiohook.storage.delivery import Deliveries
-from tests.recording.factory import make_opened
+from tests.recording.factory import entries, make_opened, running
+from tests.storage.uploads import MemoryStore, make_uploader, spool_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
 
     from audiohook.recording.spooled import SpooledCall
+    from audiohook.storage.base import Blob, StoredObject
     from audiohook.storage.upload import Uploader
 
 AWAY = UploadError("cannot be reached", fault=StoreFault.AWAY)
@@ -50,6 +55,7 @@ class FakeCall:
     def __init__(self, name: str, second: int = 0) -> None:
         self.name = name
         self.released = False
+        self.is_doubtful = False
         self.record = Record(
             make_opened(started_at=f"2026-11-22T14:10:{second:02d}.000Z")
         )
@@ -210,6 +216,44 @@ async def test_call_that_is_stored_and_cannot_be_removed_is_not_tried_again(
     statistics = hub.deliveries.statistics()
     assert (statistics.stored, statistics.waiting) == (1, 0)
     assert [line["event"] for line in lines] == ["call_stored", "call_not_removed"]
+
+
+async def test_call_that_could_not_be_synced_is_left_to_be_adopted_anew(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write once, and no later sync proves anything."""
+    fdatasync, broken = os.fdatasync, [OSError(errno.EIO, "bad sector")]
+
+    def sync(fd: int) -> None:
+        if broken:
+            raise broken.pop()
+        fdatasync(fd)
+
+    class LastStraw(MemoryStore):
+        async def put(
+            self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
+        ) -> StoredObject:
+            monkeypatch.setattr(os, "fdatasync", sync)
+            return await super().put(key, blob, metadata=metadata, token=token)
+
+    store = LastStraw()
+    async with running(tmp_path) as spool:
+        call = await spool_call(spool, make_opened())
+        deliveries = Deliveries(
+            make_uploader(store, spool),
+            metrics=Metrics(),
+            log=structlog.get_logger("test"),
+        )
+        await nursery.start(deliveries.run)
+        deliveries.add(call)
+        await deliveries.wait_settled()
+        assert call.released
+        statistics = deliveries.statistics()
+        assert (statistics.stored, statistics.waiting) == (0, 0)
+        # Its journal says by now that all is done, and is asked anew.
+        assert await spool.adopt() == []
+        assert entries(tmp_path) == set()
+    assert len(store.objects) == 3
 
 
 async def test_unexpected_failure_is_told_and_tried_again(

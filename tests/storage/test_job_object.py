@@ -10,6 +10,7 @@ from audiohook.errors import JobHeldError, UploadError
 from audiohook.recording.transcripts import (
     Choice,
     JobStatus,
+    TranscriptAgain,
     TranscriptFact,
     TranscriptFailed,
     TranscriptGivenUp,
@@ -142,6 +143,10 @@ async def test_released_is_not_settled(autojump_clock: MockClock) -> None:
     settled = await JobObject.open(store, WAV)
     assert settled.is_settled
     assert settled.held_for == 0
+    # Somebody wants another transcript, and dies over it: others go on with it.
+    settled.note(TranscriptAgain(WAV))
+    await settled.claim(PLANNED)
+    assert not (await JobObject.open(store, WAV)).is_settled
 
 
 @pytest.mark.parametrize("lost", ["before", "after"])

@@ -1,112 +1,45 @@
-"""Calls that are stored in parts, while they live and after, killed at any step."""
+"""Calls that are stored in parts, while they live and after."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from audiohook.errors import AudioHookError, SpoolError, UploadError, UploadGoneError
+from audiohook.errors import SpoolError, UploadError, UploadGoneError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording import disk, wav
-from audiohook.recording.journal import GapFact, Media, UploadBegun
-from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.journal import GapFact, UploadBegun
+from audiohook.recording.render import Layout
 from audiohook.recording.wav import Encoding
 from audiohook.storage.base import BytesBlob
-from audiohook.storage.layout import peaks_key
 from tests.recording.factory import entries, make_closed, make_opened, running
-from tests.recording.test_peaks import summed_up
 from tests.storage.fake_s3 import FakeS3, Thing, away
-from tests.storage.test_upload import (
-    Changes,
-    Fuse,
-    FusedSpool,
-    Killed,
-    MemoryStore,
+from tests.storage.scripts import (
+    AUDIO,
+    Script,
+    finish_at_last,
+    plain_script,
+    play,
+    run_script,
+    stored_whole,
+    stored_whole_locked,
+)
+from tests.storage.uploads import (
     make_uploader,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from audiohook.recording.journal import Fact, Opened
+    from audiohook.recording.journal import Fact
     from audiohook.recording.spool import Spool
     from audiohook.recording.spooled import SpooledCall
-    from audiohook.storage.upload import CallUpload, Uploader
-
-AUDIO = bytes(itertools.islice(itertools.cycle(range(251)), 1000))
-
-
-@dataclass
-class Script:
-    """What happens to a call: audio, facts, and looks at what can be sent."""
-
-    opened: Opened
-    steps: list[bytes | Fact] = field(default_factory=list)
-
-    @property
-    def audio(self) -> bytes:
-        return b"".join(step for step in self.steps if isinstance(step, bytes))
-
-
-def plain_script(audio: bytes = AUDIO, *, pieces: int = 10) -> Script:
-    size = -(-len(audio) // pieces)
-    steps: list[bytes | Fact] = [
-        audio[at : at + size] for at in range(0, len(audio), size)
-    ]
-    return Script(make_opened(), steps)
-
-
-async def play(
-    script: Script,
-    spool: Spool,
-    uploader: Uploader,
-    *faults: type[AudioHookError],
-) -> tuple[SpooledCall, CallUpload]:
-    """Live through a call, and send what is full whenever something came.
-
-    After one of the faults it is tried again when more has come.
-    """
-    call = await spool.create(script.opened)
-    upload = uploader.take(call)
-    written = 0
-    for step in script.steps:
-        if isinstance(step, bytes):
-            os.pwrite(call.audio_fd, step, written)
-            written += len(step)
-        else:
-            spool.append(call, step)
-        with suppress(*faults):
-            while upload.ready(written):
-                await upload.advance(written)
-    return call, upload
-
-
-async def finish_at_last(upload: CallUpload) -> int:
-    """Try until it works, and return how often that was."""
-    tries = 1
-    while True:
-        try:
-            await upload.finish()
-        except UploadError:
-            tries += 1
-        else:
-            return tries
-
-
-async def play_and_finish(script: Script, spool: Spool, uploader: Uploader) -> None:
-    call, upload = await play(script, spool, uploader)
-    await spool.seal(call, make_closed(len(script.audio)))
-    await upload.finish()
+    from audiohook.storage.upload import CallUpload
 
 
 def journal_of(folder: Path, script: Script) -> list[dict[str, Any]]:
@@ -115,59 +48,6 @@ def journal_of(folder: Path, script: Script) -> list[dict[str, Any]]:
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]
-
-
-async def stored_whole(folder: Path, **changes: Unpack[Changes]) -> dict[str, bytes]:
-    """What a store that takes whole objects only makes of a copy of the spool."""
-    other = folder.with_name(folder.name + " copied")
-    shutil.copytree(folder, other)
-    for path in other.glob("*/" + disk.JOURNAL):
-        lines = path.read_bytes().splitlines(keepends=True)
-        later = (b'{"fact":"stored"', b'{"fact":"done"')
-        path.write_bytes(b"".join(x for x in lines if not x.startswith(later)))
-    store = MemoryStore()
-    async with running(other) as spool:
-        for call in await spool.adopt():
-            await make_uploader(store, spool, **changes).take(call).finish()
-    shutil.rmtree(other)
-    return store.objects
-
-
-async def run_script(
-    folder: Path, store: FakeS3, script: Script, **changes: Unpack[Changes]
-) -> dict[str, bytes]:
-    """Play a call to its end; return what the store should hold."""
-    async with running(folder) as spool:
-        uploader = make_uploader(store, spool, **changes)
-        call, upload = await play(script, spool, uploader)
-        await spool.seal(call, make_closed(len(script.audio)))
-        await spool.flush()
-        expected = await stored_whole_locked(call, spool, changes)
-        await upload.finish()
-        assert entries(folder) == set()
-    return expected
-
-
-async def stored_whole_locked(
-    call: SpooledCall, spool: Spool, changes: Changes
-) -> dict[str, bytes]:
-    """The same of a call that this process holds; it stays in the spool."""
-
-    class Keeps(FusedSpool):
-        async def commit(self, call: SpooledCall, *facts: Fact) -> None:
-            pass
-
-        def append(self, call: SpooledCall, fact: Fact) -> None:
-            pass
-
-        async def remove(self, call: SpooledCall) -> None:
-            pass
-
-    store, keeps = MemoryStore(), Keeps(spool, Fuse(0))
-    uploads, call.record.uploads = call.record.uploads, {}
-    await make_uploader(store, keeps, **changes).take(call).finish()  # type: ignore[arg-type]
-    call.record.uploads = uploads
-    return store.objects
 
 
 # While it lives
@@ -709,183 +589,3 @@ async def test_name_that_is_taken_costs_the_parts_but_no_upload_is_left(
         assert store.objects[key].data == b"another's"
         if kind != "json":
             assert kinds[kind] == data
-
-
-# Killed
-
-
-@dataclass
-class Ends:
-    """Where two processes die: after so many steps, lines written or not."""
-
-    steps: tuple[int, int]
-    lines_survive: bool
-
-
-@st.composite
-def scripts(draw: st.DrawFn) -> Script:
-    """Calls whose gaps are known before what follows them is settled."""
-    mono = draw(st.booleans())
-    channels = ("internal",) if mono else ("internal", "external")
-    width = len(channels)
-    steps: list[bytes | Fact] = []
-    samples = 0
-    for _ in range(draw(st.integers(0, 7))):
-        length = draw(st.sampled_from([1, 20, 33, 64, 150]))
-        fill = draw(st.integers(0, 255))
-        steps.append(
-            bytes((fill + number * number) % 256 for number in range(length * width))
-        )
-        samples += length
-        if draw(st.integers(0, 3)) == 0:
-            steps.append(GapFact(GapKind.LOST, samples, draw(st.integers(0, 200))))
-    opened = make_opened(media=Media("PCMU", channels, 8000))
-    return Script(opened, steps)
-
-
-@settings(max_examples=60)
-@given(
-    script=scripts(),
-    ends=st.builds(
-        Ends, st.tuples(st.integers(1, 60), st.integers(1, 60)), st.booleans()
-    ),
-    # At least as long as a header, which is known at the end only.
-    part_bytes=st.sampled_from([58, 64, 101, 400]),
-    encoding=st.sampled_from(Encoding),
-    layout=st.sampled_from(Layout),
-    cut=st.sampled_from(Gaps),
-    peaks=st.booleans(),
-)
-def test_killed_at_any_step_it_goes_on_in_the_next_process(
-    tmp_path_factory: pytest.TempPathFactory,
-    script: Script,
-    ends: Ends,
-    part_bytes: int,
-    encoding: Encoding,
-    layout: Layout,
-    cut: Gaps,
-    peaks: bool,
-) -> None:
-    """Exactly one object of each key with the right bytes, and no upload left."""
-    folder = tmp_path_factory.mktemp("spool") / "spool"
-    store = FakeS3(part_bytes)
-    changes: Changes = {
-        "encoding": encoding,
-        "layout": layout,
-        "gaps": cut,
-        "keep_peaks": peaks,
-    }
-    expected: dict[str, bytes] = {}
-    confirmed: set[tuple[str, str, int]] = set()
-
-    async def live() -> None:
-        async with running(folder) as spool:
-            with Mortal(store, Fuse(ends.steps[0])) as fuse:
-                fused: Any = FusedSpool(spool, fuse)
-                await play_and_finish(
-                    script, fused, make_uploader(store, fused, **changes)
-                )
-            await end(spool, ends)
-
-    async def go_on(step: int) -> None:
-        known = len(store.sent)
-        async with running(folder) as spool:
-            with Mortal(store, Fuse(step)) as fuse:
-                fused = FusedSpool(spool, fuse)
-                for call in await spool.adopt():
-                    confirmed.update(parts_of(call))
-                    await make_uploader(store, fused, **changes).take(call).finish()  # type: ignore[arg-type]
-            await end(spool, ends)
-        again = {each[:3] for each in store.sent[known:]}
-        assert again & confirmed == set()
-
-    async def all_of_it() -> None:
-        await live()
-        expected.update(await stored_whole(folder, **changes) or store.contents())
-        await go_on(ends.steps[1])
-        await go_on(0)
-        async with running(folder) as spool:
-            assert await spool.adopt() == []
-        assert entries(folder) <= {"aside"}
-
-    trio.run(all_of_it)
-    assert store.contents() == expected
-    for key, data in expected.items():
-        if key.endswith(".wav"):
-            assert (peaks_key(key) in expected) is peaks
-            assert not peaks or expected[peaks_key(key)] == summed_up(data)
-    assert len(store.written) == len(set(store.written))
-    # Not even one of which no line was written.
-    assert store.uploads == {}
-
-
-def parts_of(call: SpooledCall) -> set[tuple[str, str, int]]:
-    return {
-        (key, upload.upload_id, number)
-        for key, upload in call.record.uploads.items()
-        for number in upload.parts
-    }
-
-
-class Mortal:
-    """A process that dies when the fuse blows, in whichever task that is."""
-
-    def __init__(self, store: FakeS3, fuse: Fuse) -> None:
-        self._store = store
-        self._fuse = fuse
-
-    def __enter__(self) -> Fuse:
-        self._store.step = lambda _: self._fuse.burn()
-        return self._fuse
-
-    def __exit__(self, kind: object, error: BaseException | None, at: object) -> bool:
-        self._store.step = lambda _: None
-        return isinstance(error, Killed) or (
-            isinstance(error, BaseExceptionGroup) and error.split(Killed)[1] is None
-        )
-
-
-async def end(spool: Spool, ends: Ends) -> None:
-    if ends.lines_survive:
-        await spool.flush()
-    for call in list(spool._calls.values()):
-        call.release()
-
-
-@settings(max_examples=40)
-@given(
-    lost=st.sets(st.integers(0, 80), max_size=12),
-    late_gap=st.none() | st.tuples(st.integers(0, 500), st.integers(1, 100)),
-)
-def test_store_that_loses_answers_ends_up_with_each_object_once(
-    tmp_path_factory: pytest.TempPathFactory,
-    lost: set[int],
-    late_gap: tuple[int, int] | None,
-) -> None:
-    store = FakeS3()
-    script = plain_script()
-    if late_gap is not None:
-        script.steps.append(GapFact(GapKind.LOST, *late_gap))
-    count = itertools.count()
-
-    def step(what: str) -> None:
-        # One that was begun and never told of is looked for once.
-        if what != "begin" and next(count) in lost:
-            raise away()
-
-    async def all_of_it() -> None:
-        async with running(tmp_path_factory.mktemp("spool")) as spool:
-            store.step = step
-            call, upload = await play(
-                script, spool, make_uploader(store, spool), UploadError
-            )
-            store.step = lambda _: None
-            await spool.seal(call, make_closed(1000))
-            expected = await stored_whole_locked(call, spool, {})
-            store.step = step
-            await finish_at_last(upload)
-        assert store.contents() == expected
-        assert store.uploads == {}
-        assert len(store.written) == len(set(store.written)) == 3
-
-    trio.run(all_of_it)

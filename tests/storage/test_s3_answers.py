@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from audiohook.errors import KeyExistsError, UploadError, UploadGoneError
 from audiohook.storage.base import BytesBlob, Part
 from audiohook.storage.s3_client import S3Options
 from audiohook.storage.s3_faults import LostAnswerError
+from audiohook.storage.traces import Trace, TraceKind
 from tests.storage.s3_tools import complete, new_key, put
 
 if TYPE_CHECKING:
@@ -266,6 +268,59 @@ async def test_word_of_somebody_who_is_no_store_is_not_taken(
     ):
         with pytest.raises(UploadError):
             await call()
+
+
+async def test_parts_of_an_object_that_was_there_already_are_given_up(
+    script: Script, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the answer to an earlier attempt at it was lost."""
+    monkeypatch.setattr("audiohook.storage.s3._PUT_LIMIT_BYTES", 4)
+    name = "InitiateMultipartUploadResult"
+    script.answers = [
+        answer("200 OK", f"<{name}><UploadId>u</UploadId></{name}>"),
+        answer("200 OK", "", 'ETag: "e1"'),
+        answer("200 OK", "", 'ETag: "e2"'),
+        answer("412 Precondition Failed", fault("PreconditionFailed")),
+        found(5, "t"),
+        found(5, "t"),
+        answer("204 No Content"),
+    ]
+    assert (await put(store, new_key())).size == 5
+    assert script.asked == ["POST", "PUT", "PUT", "POST", "HEAD", "HEAD", "DELETE"]
+
+
+@pytest.mark.parametrize("sent", ["", '{"sessionId": "5'])
+async def test_object_that_is_cut_on_its_way_is_no_object(
+    script: Script, store: S3Store, sent: str
+) -> None:
+    """Half of a call's JSON would be taken for that of another call."""
+    about = ('ETag: "e"', "Last-Modified: Sun, 22 Nov 2026 14:10:44 GMT")
+    script.answers = [answer("200 OK", sent, *about, cut=9)]
+    for call in (
+        lambda: store.read(new_key("json")),
+        lambda: store.fetch(new_key("json")),
+        lambda: store.read_range(new_key(), 0, len(sent) + 9),
+        lambda: store.traces.content(Trace(TraceKind.OBJECT, new_key("json"), "", 0)),
+    ):
+        with pytest.raises(LostAnswerError, match="broke") as caught:
+            await call()
+        assert (caught.value.fault, caught.value.retryable) == ("away", True)
+
+
+async def test_list_that_does_not_say_where_it_goes_on_is_no_end(
+    script: Script, store: S3Store
+) -> None:
+    listed = (
+        "<ListBucketResult><IsTruncated>true</IsTruncated>"
+        "<CommonPrefixes><Prefix>calls/a/</Prefix></CommonPrefixes></ListBucketResult>"
+    )
+    script.answers = [answer("200 OK", listed)]
+    for pages in (store.list_names("calls/"), store.traces.beginning("calls/2026")):
+        async with aclosing(pages):
+            with pytest.raises(UploadError, match="where its list goes on") as caught:
+                async for _ in pages:
+                    pass
+        assert caught.value.retryable
 
 
 async def test_object_that_is_said_to_be_complete_and_is_not_there_is_missed(

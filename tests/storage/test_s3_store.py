@@ -58,7 +58,7 @@ async def test_delete_deletes(s3: S3Store) -> None:
 async def test_read_refuses_what_is_too_large(
     s3: S3Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("audiohook.storage.s3.READ_LIMIT_BYTES", 4)
+    monkeypatch.setattr("audiohook.storage.s3_requests.READ_LIMIT_BYTES", 4)
     key = new_key()
     await put(s3, key)
     with pytest.raises(UploadError, match="too large"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,8 @@ import trio
 from audiohook.errors import JobHeldError, KeyExistsError
 from audiohook.recording.transcripts import Choice, TranscriptPlanned
 from audiohook.storage.job_object import LEASE, JobObject
-from tests.storage.s3_tools import new_key
+from audiohook.storage.s3_metadata import SHA256_NAME
+from tests.storage.s3_tools import new_key, put
 
 if TYPE_CHECKING:
     from audiohook.storage.s3 import S3Store
@@ -36,6 +38,20 @@ async def test_swap_replaces_what_was_read_and_nothing_else(s3: S3Store) -> None
     found = await s3.fetch(key)
     assert found is not None
     assert (found.data, found.tag) == (b"second", second)
+
+
+async def test_checksum_kept_beside_an_object_is_that_of_what_is_there(
+    s3: S3Store,
+) -> None:
+    key = new_key("json")
+    await put(s3, key, b"first")
+    found = await s3.fetch(key)
+    assert found is not None
+    await s3.swap(key, b"second", found.tag, metadata=found.metadata)
+    changed = await s3.fetch(key)
+    assert changed is not None
+    sha256 = hashlib.sha256(b"second").hexdigest()
+    assert changed.metadata == {**found.metadata, SHA256_NAME: sha256}
 
 
 async def test_nothing_is_fetched_where_nothing_is(s3: S3Store) -> None:

@@ -1,3 +1,5 @@
+"""Calls on their way to the store, each object once, however often it is tried."""
+
 from __future__ import annotations
 
 import errno
@@ -6,7 +8,7 @@ import io
 import itertools
 import json
 import os
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
@@ -16,134 +18,41 @@ from hypothesis import strategies as st
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording.journal import (
-    ContinuedSession,
-    ControlFact,
     Done,
     GapFact,
-    LanguageFact,
     Media,
-    Participant,
-    PausedFact,
 )
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.wav import Encoding, read_info
-from audiohook.storage.base import StoredObject
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import peaks_key
-from audiohook.storage.summary import recording_name
-from audiohook.storage.upload import Uploader
 from tests.recording.factory import (
-    CONVERSATION,
-    PARTICIPANT,
     entries,
-    make_closed,
     make_opened,
     running,
 )
-from tests.recording.test_peaks import summed_up
+from tests.recording.waveforms import summed_up
+from tests.storage.uploads import (
+    AUDIO,
+    NAME,
+    Changes,
+    Fuse,
+    FusedSpool,
+    FusedStore,
+    Killed,
+    MemoryStore,
+    make_uploader,
+    spool_call,
+    store_call,
+    summary_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from audiohook.recording.journal import ClosedFact, Fact, Opened
-    from audiohook.recording.spool import Spool
-    from audiohook.recording.spooled import SpooledCall
-    from audiohook.storage.base import Blob, Store
-
-NAME = f"2026-11-22T14-10-44.123Z_{CONVERSATION}_{PARTICIPANT}"
-AUDIO = bytes(range(256)) * 4
-
-
-class MemoryStore:
-    """A store that keeps the promises of a store, and notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.metadata: dict[str, Mapping[str, str]] = {}
-        self.tokens: set[str] = set()
-        self.written: list[str] = []
-
-    async def put(
-        self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
-    ) -> StoredObject:
-        data = blob.read_at(0, blob.size_bytes)
-        if self.objects.get(key, data) != data:
-            raise KeyExistsError(key)
-        if key not in self.objects:
-            self.written.append(key)
-        return self._keep(key, data, metadata, token)
-
-    async def replace(
-        self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
-    ) -> StoredObject:
-        data = blob.read_at(0, blob.size_bytes)
-        return self._keep(key, data, metadata, token)
-
-    async def read(self, key: str) -> bytes | None:
-        return self.objects.get(key)
-
-    def _keep(
-        self, key: str, data: bytes, metadata: Mapping[str, str], token: str
-    ) -> StoredObject:
-        self.objects[key] = data
-        self.metadata[key] = metadata
-        self.tokens.add(token)
-        return StoredObject(key, len(data), hashlib.sha256(data).hexdigest())
-
-
-class Changes(TypedDict, total=False):
-    """Settings that differ from the usual."""
-
-    encoding: Encoding
-    layout: Layout
-    gaps: Gaps
-    keep_raw: bool
-    keep_peaks: bool
-
-
-def make_uploader(store: Store, spool: Spool, **changes: Unpack[Changes]) -> Uploader:
-    usual: Changes = {
-        "encoding": Encoding.PCM16,
-        "layout": Layout.STEREO,
-        "gaps": Gaps.SILENCE,
-        "keep_raw": True,
-    }
-    usual.update(changes)
-    return Uploader(store, spool, prefix="calls/", **usual)
-
-
-async def spool_call(
-    spool: Spool, opened: Opened, audio: bytes = AUDIO, *facts: Fact
-) -> SpooledCall:
-    call = await spool.create(opened)
-    if audio:
-        os.pwrite(call.audio_fd, audio, 0)
-    for fact in facts:
-        spool.append(call, fact)
-    await spool.seal(call, make_closed(len(audio)))
-    return call
-
-
-async def store_call(
-    folder: Path,
-    opened: Opened,
-    audio: bytes = AUDIO,
-    *facts: Fact,
-    **changes: Unpack[Changes],
-) -> MemoryStore:
-    store = MemoryStore()
-    async with running(folder) as spool:
-        call = await spool_call(spool, opened, audio, *facts)
-        await make_uploader(store, spool, **changes).take(call).finish()
-        assert entries(folder) == set()
-    return store
-
-
-def summary_of(store: MemoryStore, name: str = NAME) -> dict[str, Any]:
-    summary = json.loads(store.objects[f"calls/{name}/call.json"])
-    assert isinstance(summary, dict)
-    return summary
+    from audiohook.recording.journal import Opened
+    from audiohook.storage.base import Blob, StoredObject
 
 
 async def test_finish_stores_everything_and_call_json_last(tmp_path: Path) -> None:
@@ -159,126 +68,6 @@ async def test_finish_stores_everything_and_call_json_last(tmp_path: Path) -> No
     info = read_info(io.BytesIO(store.objects[f"{base}/audio/{NAME}.wav"]))
     assert (info.channels, info.bits, info.data_bytes) == (2, 16, 2 * len(AUDIO))
     assert store.tokens == {opened.session_id}
-
-
-async def test_call_json_tells_all_about_the_call(tmp_path: Path) -> None:
-    opened = make_opened(
-        start_samples=16_000,
-        continued_sessions=(ContinuedSession("before", 3, 4),),
-    )
-    facts: list[Fact] = [
-        GapFact(GapKind.DISCARDED, 0, 800),
-        LanguageFact("fr-FR", 100),
-        ControlFact("pause", "desk", "card", "2026-11-22T14:10:50.000Z", 90),
-        GapFact(GapKind.PAUSED, 100, 1, by="desk", reason="card"),
-        PausedFact(paused=True, offset_samples=512),
-    ]
-    store = await store_call(tmp_path, opened, AUDIO, *facts)
-    base = f"calls/{NAME}"
-    wav, raw = (store.objects[f"{base}/audio/{NAME}.{kind}"] for kind in ("wav", "raw"))
-    assert summary_of(store) == {
-        "audio": "stored",
-        "key": None,
-        "settings": None,
-        "schemaVersion": 1,
-        "sessionId": opened.session_id,
-        "conversationId": CONVERSATION,
-        "organizationId": opened.organization_id,
-        "correlationId": opened.correlation_id,
-        "participant": {
-            "id": PARTICIPANT,
-            "ani": "+4930123",
-            "aniName": "Zoë",
-            "dnis": "tel:+4940",
-        },
-        "language": "de-DE",
-        "languageChanges": [{"language": "fr-FR", "at": 901 / 8000}],
-        "customConfig": {"team": "north", "weights": [1, 2.5, None]},
-        "media": {
-            "format": "PCMU",
-            "rate": 8000,
-            "channels": ["external", "internal"],
-        },
-        "recording": {"encoding": "pcm16", "layout": "stereo", "gaps": "silence"},
-        "start": "2026-11-22T14:10:44.123Z",
-        "end": "2026-11-22T14:11:44.123Z",
-        "startPosition": 2.0,
-        "duration": (512 + 801) / 8000,
-        "audioDuration": 512 / 8000,
-        "audioBytes": 1024,
-        "ended": {"reason": "end", "complete": True, "paused": True},
-        "controls": [
-            {
-                "action": "pause",
-                "by": "desk",
-                "reason": "card",
-                "at": "2026-11-22T14:10:50.000Z",
-                "position": 890 / 8000,
-            }
-        ],
-        "gaps": [
-            {
-                "kind": "discarded",
-                "start": 0.0,
-                "length": 0.1,
-                "startSamples": 0,
-                "lengthSamples": 800,
-                "storedSamplesBefore": 0,
-            },
-            {
-                "kind": "paused",
-                "start": 0.1125,
-                "length": 0.000125,
-                "startSamples": 900,
-                "lengthSamples": 1,
-                "storedSamplesBefore": 100,
-                "by": "desk",
-                "reason": "card",
-            },
-        ],
-        "objects": [
-            {
-                "key": f"{base}/audio/{NAME}.wav",
-                "bytes": len(wav),
-                "sha256": hashlib.sha256(wav).hexdigest(),
-            },
-            {
-                "key": f"{base}/audio/{NAME}.raw",
-                "bytes": len(raw),
-                "sha256": hashlib.sha256(raw).hexdigest(),
-            },
-        ],
-        "transcripts": [],
-        "continuedSessions": [{"id": "before", "serverseq": 3, "clientseq": 4}],
-    }
-    assert "Zoë".encode() in store.objects[f"{base}/call.json"]
-
-
-async def test_call_json_of_a_cut_off_call_has_its_gaps_within_the_audio(
-    tmp_path: Path,
-) -> None:
-    async with running(tmp_path) as spool:
-        call = await spool.create(make_opened())
-        os.pwrite(call.audio_fd, bytes(201), 0)
-        spool.append(call, GapFact(GapKind.PAUSED, 150, 50))
-        await spool.flush()
-        call.release()
-        store = MemoryStore()
-        (call,) = await spool.adopt()
-        await make_uploader(store, spool).take(call).finish()
-    summary = summary_of(store)
-    assert summary["ended"] == {
-        "reason": "interrupted",
-        "complete": False,
-        "paused": False,
-    }
-    gaps = [
-        (gap["kind"], gap["startSamples"], gap["lengthSamples"])
-        for gap in summary["gaps"]
-    ]
-    assert gaps == [("lost", 100, 50), ("paused", 150, 50)]
-    assert summary["duration"] == 200 / 8000
-    assert summary["audioBytes"] == 200
 
 
 async def test_call_without_audio_gets_a_wav_without_frames(tmp_path: Path) -> None:
@@ -348,55 +137,6 @@ async def test_split_layout_stores_one_wav_a_channel(tmp_path: Path) -> None:
         assert data[info.data_offset : end] == AUDIO[number::2]
 
 
-async def test_metadata_is_short_ascii_in_the_names_users_know(tmp_path: Path) -> None:
-    opened = make_opened(
-        participant=Participant(PARTICIPANT, "Zoë\n" + "9" * 500, "", ""),
-        language=None,
-    )
-    store = await store_call(tmp_path, opened)
-    raw = store.metadata[f"calls/{NAME}/audio/{NAME}.raw"]
-    assert raw == {
-        "session-id": opened.session_id,
-        "conversation-id": CONVERSATION,
-        "participant-id": PARTICIPANT,
-        "ani": "Zo%C3%AB " + "9" * 111,
-        "dnis": "unknown",
-        "audio-format": "PCMU",
-        "sample-rate": "8000",
-        "channels": "external,internal",
-        "language": "unknown",
-        "duration-seconds": "0.064",
-        "start-time": "2026-11-22T14:10:44.123Z",
-        "bytes": "1024",
-    }
-    wav = store.metadata[f"calls/{NAME}/audio/{NAME}.wav"]
-    assert wav == {**raw, "converted": "true", "original-file": f"{NAME}.raw"}
-
-
-async def test_metadata_names_the_last_language(tmp_path: Path) -> None:
-    facts = LanguageFact("fr-CA", 0), LanguageFact("es-419", 8)
-    store = await store_call(tmp_path, make_opened(language="de-DE"), AUDIO, *facts)
-    assert {each["language"] for each in store.metadata.values()} == {"es-419"}
-
-
-async def test_half_a_surrogate_pair_still_makes_json(tmp_path: Path) -> None:
-    opened = make_opened(
-        participant=Participant(PARTICIPANT, "\ud83d", "", ""),
-        custom_config={"\udc00": "x"},
-    )
-    summary = summary_of(await store_call(tmp_path, opened))
-    assert summary["participant"]["ani"] == "\ud83d"
-    assert summary["customConfig"] == {"\udc00": "x"}
-
-
-@pytest.mark.parametrize("bad", ["", "../../x", CONVERSATION.upper() + "Ä", "$(id)"])
-def test_recording_name_has_uuids_only(bad: str) -> None:
-    nil = "00000000-0000-0000-0000-000000000000"
-    opened = make_opened(conversation_id=bad, participant=Participant(bad, "", "", ""))
-    assert recording_name(opened) == f"2026-11-22T14-10-44.123Z_{nil}_{nil}"
-    assert recording_name(make_opened()) == NAME
-
-
 async def test_finish_refuses_a_call_that_is_not_sealed(tmp_path: Path) -> None:
     async with running(tmp_path) as spool:
         call = await spool.create(make_opened())
@@ -454,98 +194,7 @@ async def test_names_run_out_with_an_error_one_can_read(tmp_path: Path) -> None:
         assert not isinstance(caught.value, KeyExistsError)
 
 
-@pytest.mark.parametrize(
-    "present", [b"", b"{]", b"null", b"[]", b'{"sessionId": "other"}', b"[" * 100_000]
-)
-async def test_call_json_of_another_is_never_replaced(
-    tmp_path: Path, present: bytes
-) -> None:
-    store = MemoryStore()
-    store.objects[f"calls/{NAME}/call.json"] = present
-    async with running(tmp_path) as spool:
-        call = await spool_call(spool, make_opened())
-        await make_uploader(store, spool).take(call).finish()
-    assert store.objects[f"calls/{NAME}/call.json"] == present
-    assert f"calls/{NAME}_2/call.json" in store.objects
-
-
-async def test_call_json_of_an_earlier_version_of_us_is_replaced(
-    tmp_path: Path,
-) -> None:
-    store = MemoryStore()
-    opened = make_opened()
-    key = f"calls/{NAME}/call.json"
-    store.objects[key] = json.dumps({"sessionId": opened.session_id}).encode()
-    async with running(tmp_path) as spool:
-        await make_uploader(store, spool).take(await spool_call(spool, opened)).finish()
-    assert summary_of(store)["audioBytes"] == len(AUDIO)
-    assert len(store.objects) == 3
-
-
 # Trying again
-
-
-class Killed(Exception):
-    """The process dies here."""
-
-
-class Fuse:
-    """Counts steps, and blows at one of them."""
-
-    def __init__(self, step: int) -> None:
-        self._left = step
-
-    def burn(self) -> None:
-        self._left -= 1
-        if self._left == 0:
-            raise Killed
-
-
-class FusedStore(MemoryStore):
-    """May die before it is asked, or before its answer arrives."""
-
-    fuse = Fuse(0)
-
-    async def put(
-        self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
-    ) -> StoredObject:
-        self.fuse.burn()
-        stored = await super().put(key, blob, metadata=metadata, token=token)
-        self.fuse.burn()
-        return stored
-
-
-class FusedSpool:
-    """A spool whose process may die before and after each fact."""
-
-    def __init__(self, spool: Spool, fuse: Fuse) -> None:
-        self._spool = spool
-        self._fuse = fuse
-
-    async def commit(self, call: SpooledCall, *facts: Fact) -> None:
-        self._fuse.burn()
-        await self._spool.commit(call, *facts)
-        self._fuse.burn()
-
-    @property
-    def can_record(self) -> bool:
-        return self._spool.can_record
-
-    async def create(self, opened: Opened) -> SpooledCall:
-        return await self._spool.create(opened)
-
-    async def seal(self, call: SpooledCall, closed: ClosedFact) -> None:
-        await self._spool.seal(call, closed)
-
-    def append(self, call: SpooledCall, fact: Fact) -> None:
-        self._fuse.burn()
-        self._spool.append(call, fact)
-        self._fuse.burn()
-
-    async def remove(self, call: SpooledCall) -> None:
-        self._fuse.burn()
-        await self._spool.remove(call)
-        self._fuse.burn()
 
 
 @pytest.mark.parametrize("lines_survive", [True, False])

@@ -16,7 +16,8 @@ import trio
 
 from audiohook.errors import UploadError
 from audiohook.metrics import Metrics
-from audiohook.recording.journal import CallRecord, utc_text
+from audiohook.recording.journal import utc_text
+from audiohook.recording.record import CallRecord
 from audiohook.recording.transcripts import (
     Choice,
     TranscriptObject,

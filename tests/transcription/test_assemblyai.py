@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gzip
 import json
 import logging
 import ssl
 from collections import deque
-from contextlib import asynccontextmanager, suppress
-from email.utils import format_datetime
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +17,6 @@ import trio
 import trustme
 
 from audiohook.errors import SpoolError, TranscriptError
-from audiohook.transcription.answers import RETRY_AFTER_LIMIT, retry_after
 from audiohook.transcription.assemblyai import (
     UPLOAD_LIMIT_BYTES,
     AssemblyAI,
@@ -27,13 +24,9 @@ from audiohook.transcription.assemblyai import (
     make_client,
 )
 from audiohook.transcription.base import (
-    MESSAGE_LIMIT,
     TranscriptFault,
     TranscriptStatus,
-    classify_error_text,
     is_transcript_id,
-    plain_message,
-    without_query,
 )
 from audiohook.transcription.parameters import Parameters, Webhook
 from tests import assemblyai_spec
@@ -42,74 +35,27 @@ from tests.transcription.scripted_server import (
     RESET,
     SILENCE,
     Answer,
-    Heard,
     ScriptedServer,
     said,
+)
+from tests.transcription.wire import (
+    BODY,
+    EVERYTHING,
+    ID,
+    KEY,
+    QUEUED,
+    SIGNED,
+    call,
+    connected,
+    fails,
+    pieces,
+    serve,
 )
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-KEY = "0123456789abcdef-the-key"
-ID = "9ea68fd3-f953-42c1-9742-976c447fb463"
-SIGNATURE = "X-Amz-Signature=5ecre7"
-SIGNED = f"https://bucket.s3.amazonaws.com/calls/a.wav?{SIGNATURE}&X-Amz-Expires=1"
-BODY = {"audio_url": SIGNED}
-QUEUED = {"id": ID, "status": "queued", "audio_url": SIGNED, "error": None}
-LOOKUP = "Transcript lookup error, transcript id not found"
-
-
-@pytest.fixture(autouse=True)
-def without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_FILE"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-
-
-async def serve(nursery: trio.Nursery, *answers: Answer) -> ScriptedServer:
-    """Starts a server that gives these answers, the last one again and again."""
-    script = deque(answers)
-
-    def next_answer(_: Heard) -> Answer:
-        return script.popleft() if len(script) > 1 else script[0]
-
-    server = ScriptedServer(next_answer)
-    await nursery.start(server.serve)
-    return server
-
-
-@asynccontextmanager
-async def connected(
-    server: ScriptedServer | str, limits: Limits | None = None
-) -> AsyncIterator[AssemblyAI]:
-    limits = limits or Limits()
-    url = server if isinstance(server, str) else server.url
-    async with make_client(url, KEY, limits=limits) as http:
-        yield AssemblyAI(http, limits=limits)
-
-
-async def fails(call: Awaitable[object]) -> TranscriptError:
-    """Returns the error of a call, and sees that nothing secret is in it."""
-    with pytest.raises(TranscriptError) as caught:
-        await call
-    error = caught.value
-    shown = f"{error} {error!r}"
-    cause: BaseException | None = error
-    while cause is not None:
-        shown += f" {cause} {cause!r}"
-        cause = cause.__cause__ or cause.__context__
-    assert KEY not in shown
-    assert "5ecre7" not in shown
-    assert str(error).isprintable()
-    return error
-
-
-async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        await trio.lowlevel.checkpoint()
-        yield chunk
 
 
 async def test_submit_sends_the_bare_key_and_the_body(nursery: trio.Nursery) -> None:
@@ -208,16 +154,10 @@ async def test_list_asks_for_a_page(nursery: trio.Nursery) -> None:
     }
     server = await serve(nursery, said(page), said(page | {"page_details": {}}))
     async with connected(server) as service:
-        first = await service.list_page(
-            limit=2, before_id="latest", created_on=dt.date(2026, 11, 22)
-        )
+        first = await service.list_page(limit=2, before_id="latest")
         await service.list_page()
     query = httpx.URL(server.heard[0].target).params
-    assert dict(query) == {
-        "limit": "2",
-        "before_id": "latest",
-        "created_on": "2026-11-22",
-    }
+    assert dict(query) == {"limit": "2", "before_id": "latest"}
     assert dict(httpx.URL(server.heard[1].target).params) == {"limit": "200"}
     assert [each.id for each in first.items] == ["newer", ID]
     assert first.before_id == ID
@@ -324,153 +264,6 @@ async def test_upload_without_an_address_fails(
     async with connected(server) as service:
         error = await fails(service.upload(pieces(b"a"), 1))
     assert (error.fault, error.retryable) == ("away", True)
-
-
-ABOUT_ID = ("get", "delete")
-EVERYTHING = ("submit", "get", "delete", "list_page", "upload")
-
-
-def call(service: AssemblyAI, name: str) -> Awaitable[object]:
-    match name:
-        case "submit":
-            return service.submit(BODY)
-        case "get":
-            return service.get(ID)
-        case "delete":
-            return service.delete(ID)
-        case "list_page":
-            return service.list_page(before_id=ID)
-    return service.upload(pieces(b"a"), 1)
-
-
-REFUSALS = [
-    # status, what it says, calls, fault, retryable
-    (400, LOOKUP, (*ABOUT_ID, "list_page"), "not_found", False),
-    (404, "Not found", ABOUT_ID, "not_found", False),
-    (404, None, EVERYTHING, "misled", False),
-    (404, "Not found", ("submit", "upload"), "misled", False),
-    (
-        400,
-        "Your current account balance is negative. Please top up to continue.",
-        ("submit", "upload"),
-        "balance",
-        False,
-    ),
-    (402, "Payment required", EVERYTHING, "balance", False),
-    (
-        400,
-        "The following models are not available in this language: speaker_labels",
-        ("submit",),
-        "bad_request",
-        False,
-    ),
-    (
-        400,
-        'The model "universal-3-pro" is deprecated.',
-        ("submit",),
-        "bad_request",
-        False,
-    ),
-    (400, "speech_threshold must be below 1", ("submit",), "bad_request", False),
-    (400, None, ("submit",), "bad_request", False),
-    (400, "No", ABOUT_ID, "other", False),
-    (400, "Upload failed, please try again.", ("upload",), "theirs", True),
-    (422, "Upload failed", ("upload",), "theirs", True),
-    (
-        401,
-        "Authentication error, API token missing/invalid",
-        EVERYTHING,
-        "bad_key",
-        False,
-    ),
-    (403, "Forbidden", EVERYTHING, "bad_key", False),
-    (403, "Cannot access uploaded file", ("submit",), "download", True),
-    (429, "Too Many Requests", EVERYTHING, "busy", True),
-    (500, "Internal Server Error", EVERYTHING, "away", True),
-    (503, None, EVERYTHING, "away", True),
-    (504, None, EVERYTHING, "away", True),
-    (599, "?", EVERYTHING, "away", True),
-    (408, None, EVERYTHING, "away", True),
-    (405, "Method not allowed", EVERYTHING, "other", False),
-    (301, None, EVERYTHING, "misled", False),
-]
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "calls", "fault", "retryable"),
-    REFUSALS,
-    ids=[f"{row[0]}-{row[3]}" for row in REFUSALS],
-)
-async def test_refusals_are_told_apart(
-    nursery: trio.Nursery,
-    status: int,
-    text: str | None,
-    calls: tuple[str, ...],
-    fault: str,
-    retryable: bool,
-) -> None:
-    answer = Answer(status) if text is None else said({"error": text}, status)
-    server = await serve(nursery, answer)
-    async with connected(server) as service:
-        for name in calls:
-            error = await fails(call(service, name))
-            assert (error.fault, error.retryable) == (fault, retryable), name
-            assert error.outcome_unknown == (status >= 500 or status == 408)
-            assert str(status) in str(error)
-            assert (text or "") in str(error)
-            assert error.retry_after is None
-
-
-@pytest.mark.parametrize(
-    ("status", "told"), [(429, True), (503, True), (500, True), (400, False)]
-)
-async def test_retry_after_is_told(
-    nursery: trio.Nursery, status: int, told: bool
-) -> None:
-    server = await serve(nursery, said({}, status, Retry_After="7"))
-    async with connected(server) as service:
-        error = await fails(service.submit(BODY))
-    assert error.retry_after == (7.0 if told else None)
-
-
-NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("0", 0.0),
-        ("120", 120.0),
-        (" 1.5 ", 1.5),
-        ("999999", RETRY_AFTER_LIMIT),
-        (format_datetime(NOW + dt.timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(NOW - dt.timedelta(days=1), usegmt=True), 0.0),
-        ("Sun, 22 Nov 2026 12:00:30 -0000", 30.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_LIMIT),
-        ("-1", None),
-        ("1e3", None),
-        ("nan", None),
-        ("inf", None),
-        ("", None),
-        ("soon", None),
-        ("9" * 5000, None),
-        ("Sun, 99 Nov 2026 12:00:00 GMT", None),
-        ("Sun, 22 Nov 2026 12:00:00 +9999", None),
-        ("\u0661", None),
-        ("7\x1d", None),
-        ("\x1c7", None),
-    ],
-)
-def test_retry_after_in_either_form(text: str, seconds: float | None) -> None:
-    date = format_datetime(NOW, usegmt=True)
-    assert retry_after({"retry-after": text, "date": date}) == seconds
-
-
-def test_retry_after_without_a_date_goes_by_our_clock() -> None:
-    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=60)
-    found = retry_after({"retry-after": format_datetime(soon, usegmt=True)})
-    assert found is not None
-    assert 50 < found <= 60
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -615,49 +408,6 @@ async def test_redirect_is_not_followed(nursery: trio.Nursery) -> None:
     assert not error.outcome_unknown
 
 
-BAD_BODIES = {
-    "nothing": b"",
-    "page": b"<html>hello</html>",
-    "half": b'{"id": "abc"',
-    "list": b"[]",
-    "null": b"null",
-    "no id": b'{"status": "queued"}',
-    "id null": b'{"id": null}',
-    "id number": b'{"id": 7}',
-    "id empty": b'{"id": ""}',
-    "id path": b'{"id": "../../x"}',
-    "id long": b'{"id": "%s"}' % (b"x" * 200),
-    "id newline": b'{"id": "abc\\n"}',
-    "nan": b'{"id": "abc", "confidence": NaN}',
-    "infinity": b'{"id": "abc", "confidence": -Infinity}',
-    "overflow": b'{"id": "abc", "confidence": 1e999}',
-    "digits": b'{"id": "abc", "x": %s}' % (b"9" * 5000),
-    "deep": b'{"id": "abc", "x": ' + b"[" * 100_000,
-    "not utf-8": b'{"id": "abc", "x": "\xff"}',
-}
-
-
-@pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES)
-@pytest.mark.parametrize("name", ["submit", "get", "delete", "list_page", "upload"])
-async def test_nonsense_is_no_answer(
-    nursery: trio.Nursery, name: str, body: bytes
-) -> None:
-    server = await serve(nursery, Answer(body=body))
-    async with connected(server) as service:
-        error = await fails(call(service, name))
-    assert (error.fault, error.retryable) == ("away", True)
-    assert error.outcome_unknown
-
-
-async def test_another_transcript_than_asked_for_is_no_answer(
-    nursery: trio.Nursery,
-) -> None:
-    server = await serve(nursery, said(QUEUED | {"id": "other"}))
-    async with connected(server) as service:
-        error = await fails(service.get(ID))
-    assert "another transcript" in str(error)
-
-
 @pytest.mark.parametrize("packed", [False, True])
 async def test_long_answer_is_cut_off(nursery: trio.Nursery, packed: bool) -> None:
     body = b" " * 3_000_000 + json.dumps(QUEUED).encode()
@@ -710,34 +460,6 @@ async def test_error_page_that_breaks_off_is_its_status(nursery: trio.Nursery) -
     assert error.fault == "bad_key"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"Download error, unable to download {SIGNED}. Try again",
-        f"bad: {SIGNED.replace('?', '%3F').replace('=', '%3D')}",
-        f"bad: bucket/calls/a.wav?{SIGNATURE}",
-        "key " + KEY + " is unknown",
-        "https://me:5ecre7@host/",
-        "\x1b[31mred\nline\u2028two" + "x" * 10_000,
-        "\ud800",
-    ],
-)
-async def test_nothing_secret_is_shown(nursery: trio.Nursery, text: str) -> None:
-    failed = {"id": ID, "status": "error", "error": text, "audio_url": SIGNED}
-    server = await serve(
-        nursery, said({"error": text}, 400), said(failed), said(failed, 200)
-    )
-    async with connected(server) as service:
-        error = await fails(service.submit(BODY))
-        assert len(str(error)) < MESSAGE_LIMIT + 200
-        transcript = await service.get(ID)
-        assert "5ecre7" not in repr(transcript)
-        assert KEY not in repr(transcript)
-        assert transcript.error is not None
-        assert transcript.error.isprintable()
-        assert len(transcript.error) <= MESSAGE_LIMIT
-
-
 async def test_logs_of_the_libraries_hold_nothing_secret(
     nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -786,68 +508,3 @@ async def test_path_of_the_address_is_kept(nursery: trio.Nursery) -> None:
     async with connected(server.url + "/gateway") as service:
         await service.get(ID)
     assert server.heard[0].target == f"/gateway/v2/transcript/{ID}"
-
-
-WORDS_OF_FAILED_JOBS = {
-    "Download error, unable to download https://foo.bar. Please make sure the file"
-    " exists and is accessible from the internet.": TranscriptFault.DOWNLOAD,
-    "File does not appear to contain audio. File type is text/html (HTML).": (
-        TranscriptFault.MEDIA
-    ),
-    "Audio duration is too short.": TranscriptFault.MEDIA,
-    "Audio speech threshold 0 is below the requested speech threshold value 1.0": (
-        TranscriptFault.MEDIA
-    ),
-    "detected language 'en', confidence 0.66, is below the requested confidence"
-    " threshold value of '0.8'": TranscriptFault.MEDIA,
-    "language_detection cannot be performed on files with no spoken audio.": (
-        TranscriptFault.MEDIA
-    ),
-    "Server error, developers have been alerted.": TranscriptFault.THEIRS,
-    "Internal server error. Please retry your request. If the error persists, please"
-    " contact support@assemblyai.com for more information.": TranscriptFault.THEIRS,
-    "Your current account balance is negative.": TranscriptFault.BALANCE,
-    "The following models are not available in this language: x": (
-        TranscriptFault.BAD_REQUEST
-    ),
-    "": TranscriptFault.OTHER,
-    "Something new": TranscriptFault.OTHER,
-}
-
-
-@pytest.mark.parametrize(("text", "fault"), WORDS_OF_FAILED_JOBS.items())
-async def test_failed_job_is_told_by_its_words(
-    nursery: trio.Nursery, text: str, fault: TranscriptFault
-) -> None:
-    assert classify_error_text(text) is fault
-    assert classify_error_text(text.upper()) is fault
-    server = await serve(nursery, said({"id": ID, "status": "error", "error": text}))
-    async with connected(server) as service:
-        assert (await service.get(ID)).fault is fault
-
-
-async def test_job_that_goes_on_has_no_fault(nursery: trio.Nursery) -> None:
-    server = await serve(nursery, said(QUEUED))
-    async with connected(server) as service:
-        assert (await service.get(ID)).fault is None
-
-
-@pytest.mark.parametrize(
-    ("text", "rest"),
-    [
-        (SIGNED, "https://bucket.s3.amazonaws.com/calls/a.wav"),
-        ("https://host/p?token", "https://host/p"),
-        ("https://host/p#part", "https://host/p"),
-        ("//u:p@host/p?a=b and more", "//host/p and more"),
-        ("Really? Yes, a=b.", "Really? Yes, a=b."),
-        ("50% of?them", "50% of?them"),
-        ("", ""),
-    ],
-)
-def test_without_query(text: str, rest: str) -> None:
-    assert without_query(text) == rest
-
-
-def test_messages_are_searched_in_bounded_time() -> None:
-    assert len(plain_message("%3F" * 1_000_000)) <= MESSAGE_LIMIT
-    assert without_query("?" * 1_000_000) == "?" * 1_000_000
