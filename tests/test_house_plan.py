@@ -46,6 +46,7 @@ GROUND_FLOOR = frozenset(
         "setting_values",
         "settings",
         "sqlite_file",
+        "sqlite_file",
         "systemd",
         "tls",
         "verdict",
