@@ -46,7 +46,6 @@ GROUND_FLOOR = frozenset(
         "setting_values",
         "settings",
         "sqlite_file",
-        "sqlite_file",
         "systemd",
         "tls",
         "verdict",
