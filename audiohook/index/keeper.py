@@ -47,6 +47,8 @@ _NAME_PARTS: Final = 3
 _MOST_OF_A_NAME: Final = 100
 # Questions at a time; each has a connection of its own.
 _READERS: Final = 2
+# How long threads that use the file are waited for at the end.
+_STOP_PATIENCE: Final = 5 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +250,8 @@ class CallIndex:
     ) -> None:
         """Keep the index until cancelled.
 
-        *Cancellation:* What is not taken in is found by the next pass.
+        *Cancellation:* What is not taken in is found by the next pass. It ends once no
+        thread uses the file any more, or after five seconds.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -256,12 +259,24 @@ class CallIndex:
                 nursery.start_soon(self._make_passes)
                 task_status.started()
         finally:
-            self.close()
+            # Whoever is cancelled beside us may have a thread at work in it yet; to
+            # close a file under one ends the process.
+            with trio.move_on_after(_STOP_PATIENCE, shield=True):
+                await self._wait_unused()
+                self.close()
 
     def close(self) -> None:
         """Close the file; to be called when nobody uses it any more."""
         for database in (self._writer, *self._readers):
             database.close()
+
+    async def _wait_unused(self) -> None:
+        """Wait until no thread uses the file; the next that does opens it again."""
+        async with self._writing:
+            for place in range(_READERS):
+                await self._reading.acquire_on_behalf_of((self, place))
+            for place in range(_READERS):
+                self._reading.release_on_behalf_of((self, place))
 
     # What is stored while we run
 

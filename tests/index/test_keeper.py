@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ import trio
 
 from audiohook.errors import UploadError
 from audiohook.index import keeper
-from audiohook.index.database import FILE_NAME
+from audiohook.index.database import FILE_NAME, Database
 from audiohook.index.keeper import CallIndex
 from audiohook.index.search import Query
 from audiohook.storage.base import BytesBlob, ListableStore
@@ -138,6 +140,46 @@ async def test_too_much_that_waits_is_left_to_the_next_pass(
         await nursery.start(index.run)
         await wait_found(index, sorted(keys, reverse=True))
         nursery.cancel_scope.cancel()
+
+
+async def test_end_waits_for_threads_that_use_the_file(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    index = index_of(tmp_path, shelf)
+    leave = threading.Event()
+    entered = [threading.Event(), threading.Event()]
+    counted: list[int] = []
+
+    def look(number: int, database: Database) -> int:
+        count = database.count()
+        connection = database._connection
+        entered[number].set()
+        assert leave.wait(30)
+        assert database._connection is connection
+        return count + database.count()
+
+    async def use(number: int) -> None:
+        use = index._read if number else index._write
+        with trio.CancelScope(shield=True):
+            counted.append(await use(partial(look, number)))
+
+    async def let_go() -> None:
+        # Long enough for whoever does not wait to be done with closing.
+        with trio.CancelScope(shield=True):
+            for _ in range(100):
+                await trio.lowlevel.checkpoint()
+        leave.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(index.run)
+        for number, event in enumerate(entered):
+            nursery.start_soon(use, number)
+            await trio.to_thread.run_sync(event.wait)
+        nursery.start_soon(let_go)
+        nursery.cancel_scope.cancel()
+    assert counted == [0, 0]
+    files = (index._writer, *index._readers)
+    assert [each._connection for each in files] == [None] * len(files)
 
 
 async def test_folder_that_cannot_be_used_costs_nothing(
