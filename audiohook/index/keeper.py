@@ -47,8 +47,9 @@ _NAME_PARTS: Final = 3
 _MOST_OF_A_NAME: Final = 100
 # Questions at a time; each has a connection of its own.
 _READERS: Final = 2
-# How long threads that use the file are waited for at the end.
-_STOP_PATIENCE: Final = 5 * SECONDS
+# How long whoever is at the file may take when the index closes; after that it stays
+# open until the process ends.
+_CLOSE_PATIENCE: Final = 10 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +251,7 @@ class CallIndex:
     ) -> None:
         """Keep the index until cancelled.
 
-        *Cancellation:* What is not taken in is found by the next pass. It ends once no
-        thread uses the file any more, or after five seconds.
+        *Cancellation:* What is not taken in is found by the next pass.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -259,24 +259,31 @@ class CallIndex:
                 nursery.start_soon(self._make_passes)
                 task_status.started()
         finally:
-            # Whoever is cancelled beside us may have a thread at work in it yet; to
-            # close a file under one ends the process.
-            with trio.move_on_after(_STOP_PATIENCE, shield=True):
-                await self._wait_unused()
-                self.close()
+            with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
+                await self._close_when_unused()
+
+    async def _close_when_unused(self) -> None:
+        """Closes the file once nobody is at it in a thread.
+
+        SQLite takes the memory from under whoever still is, and the process dies. Who
+        was cancelled in the middle of something waits for his thread, too.
+        """
+        users = [(self._writing, object())]
+        users += [(self._reading, object()) for _ in range(_READERS)]
+        taken = []
+        try:
+            for limiter, borrower in users:
+                await limiter.acquire_on_behalf_of(borrower)
+                taken.append((limiter, borrower))
+            self.close()
+        finally:
+            for limiter, borrower in taken:
+                limiter.release_on_behalf_of(borrower)
 
     def close(self) -> None:
         """Close the file; to be called when nobody uses it any more."""
         for database in (self._writer, *self._readers):
             database.close()
-
-    async def _wait_unused(self) -> None:
-        """Wait until no thread uses the file; the next that does opens it again."""
-        async with self._writing:
-            for place in range(_READERS):
-                await self._reading.acquire_on_behalf_of((self, place))
-            for place in range(_READERS):
-                self._reading.release_on_behalf_of((self, place))
 
     # What is stored while we run
 

@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from audiohook.errors import UploadError
 from audiohook.index import keeper
@@ -142,46 +142,6 @@ async def test_too_much_that_waits_is_left_to_the_next_pass(
         nursery.cancel_scope.cancel()
 
 
-async def test_end_waits_for_threads_that_use_the_file(
-    tmp_path: Path, shelf: Shelf
-) -> None:
-    index = index_of(tmp_path, shelf)
-    leave = threading.Event()
-    entered = [threading.Event(), threading.Event()]
-    counted: list[int] = []
-
-    def look(number: int, database: Database) -> int:
-        count = database.count()
-        connection = database._connection
-        entered[number].set()
-        assert leave.wait(30)
-        assert database._connection is connection
-        return count + database.count()
-
-    async def use(number: int) -> None:
-        use = index._read if number else index._write
-        with trio.CancelScope(shield=True):
-            counted.append(await use(partial(look, number)))
-
-    async def let_go() -> None:
-        # Long enough for whoever does not wait to be done with closing.
-        with trio.CancelScope(shield=True):
-            for _ in range(100):
-                await trio.lowlevel.checkpoint()
-        leave.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(index.run)
-        for number, event in enumerate(entered):
-            nursery.start_soon(use, number)
-            await trio.to_thread.run_sync(event.wait)
-        nursery.start_soon(let_go)
-        nursery.cancel_scope.cancel()
-    assert counted == [0, 0]
-    files = (index._writer, *index._readers)
-    assert [each._connection for each in files] == [None] * len(files)
-
-
 async def test_folder_that_cannot_be_used_costs_nothing(
     tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,4 +213,42 @@ async def test_names_in_a_bucket_come_page_by_page(s3: S3Store, tmp_path: Path) 
     index = CallIndex(tmp_path / "index", s3, places=lambda: ["listed/"], log=log)
     assert (await index.build()).taken == 12
     assert len(await found(index, number="301000005")) == 1
+    index.close()
+
+
+async def test_file_is_not_closed_under_whoever_is_at_it(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    order: list[str] = []
+    close = Database.close
+
+    def noted_close(self: Database) -> None:
+        order.append("closed")
+        close(self)
+
+    def slow_erase(_self: Database, _conversation: str, _session: str | None) -> int:
+        begun.set()
+        assert may_end.wait(20)
+        order.append("erased")
+        return 0
+
+    monkeypatch.setattr(Database, "close", noted_close)
+    monkeypatch.setattr(Database, "erase", slow_erase)
+    index = index_of(tmp_path, shelf)
+
+    async def let_it_end() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        may_end.set()
+
+    async with trio.open_nursery() as others:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(index.run)
+            nursery.start_soon(index.erase, "conversation")
+            await wait_until(begun.is_set)
+            others.start_soon(let_it_end)
+            nursery.cancel_scope.cancel()
+    assert order == ["erased", "closed", "closed", "closed"]
+    # Who asks later is not kept waiting.
+    assert await found(index) == []
     index.close()
