@@ -54,7 +54,6 @@ class DivertedStream(trio.abc.Stream):
         self._closed = False
         self._head_bytes = 0
         self._lone_text: str | None = None
-        self._reading = trio.CancelScope()
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
 
@@ -119,7 +118,7 @@ class DivertedStream(trio.abc.Stream):
             self._pump.add(self)
             # Whoever waits for the socket would sleep on beside what the pump has
             # read from it.
-            self._reading.cancel()
+            self._transport.stop_waiting()
 
     def wake(self) -> None:
         """Has a short message dealt with, or wakes the reader, when there is news.
@@ -168,10 +167,7 @@ class DivertedStream(trio.abc.Stream):
             if self._enlisted:
                 await self._waiting.park()
             else:
-                self._reading = trio.CancelScope()
-                with self._reading:
-                    await self._transport.wait_readable()
-                self._read_unless_enlisted()
+                await self._read_for_itself()
             waited = True
         if not waited:
             await trio.lowlevel.checkpoint()
@@ -195,7 +191,13 @@ class DivertedStream(trio.abc.Stream):
         text, self._lone_text = self._lone_text, None
         return text
 
-    def _read_unless_enlisted(self) -> None:
+    async def _read_for_itself(self) -> None:
+        """Waits for the socket and reads from it, unless the pump does meanwhile."""
+        try:
+            await self._transport.wait_readable()
+        except trio.ClosedResourceError:
+            if not self._enlisted:
+                raise
         if not self._closed and not self._enlisted:
             self._transport.read()
 
