@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,14 @@ class Events:
             self._note(function, call.args[0], call.lineno)
         elif name in MILD:
             self.others |= set(_constants(call.args[0]))
-        elif len(call.args) > 1 and (levels := _levels(call.args[0])):
-            if levels & LEVELS:
-                self._note(function, call.args[1], call.lineno)
-            else:
-                self.others |= set(_constants(call.args[1]))
+        else:
+            # A level and behind it the event, be it for the log or for who has one.
+            for level, event in pairwise(call.args):
+                levels = _levels(level)
+                if levels & LEVELS:
+                    self._note(function, event, call.lineno)
+                elif levels:
+                    self.others |= set(_constants(event))
 
     def _note(
         self, function: ast.FunctionDef | None, event: ast.expr, line: int
@@ -164,8 +168,9 @@ def test_events_are_found_however_they_are_written() -> None:
             "        log.error(x)\n"
             "    def _warn(self, event, number):\n"
             "        self._noise.write(logging.WARNING, event, number=number)\n"
+            "        return News(1, logging.WARNING, 'm_n', {})\n"
         )
     )
-    assert found.complaints == {"a_b", "c_d", "e_f", "g_h", "i_j", "k_l"}
+    assert found.complaints == {"a_b", "c_d", "e_f", "g_h", "i_j", "k_l", "m_n"}
     assert found.others == {"mild", "also_mild"}
     assert found.unread == [12]
