@@ -4,6 +4,8 @@
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS build
+# No versions are named: Debian's stable ones change for mended holes only.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
@@ -13,16 +15,19 @@ RUN python3 -m venv /opt/audiohook \
     && /opt/audiohook/bin/pip install --no-cache-dir /source
 
 FROM ${BASE}
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --user-group --uid 993 --home-dir /var/lib/audiohook --no-create-home audiohook \
+    && groupadd --system --gid 993 audiohook \
+    && useradd --system --uid 993 --gid 993 --home-dir /var/lib/audiohook --no-create-home audiohook \
     && install -d -o audiohook -g audiohook -m 0700 /var/lib/audiohook
 COPY --from=build /opt/audiohook /opt/audiohook
 ENV PATH=/opt/audiohook/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RECORDINGS_DIR=/var/lib/audiohook
-USER audiohook
+# By number, so that Kubernetes can tell that it is not root (runAsNonRoot).
+USER 993:993
 WORKDIR /var/lib/audiohook
 # The spool: calls lie here until the bucket has them, so it must outlive the container.
 VOLUME /var/lib/audiohook

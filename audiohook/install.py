@@ -179,8 +179,9 @@ def check_reachable(installation: Installation) -> None:
             if path.is_relative_to(hidden):
                 raise ConfigError(
                     f"executable: {path} is below {hidden}, which the service cannot"
-                    " see; install the package elsewhere, for example: python3 -m venv"
-                    " /opt/audiohook && /opt/audiohook/bin/pip install audiohook"
+                    " see; install the package elsewhere, for example in the folder of its"
+                    " source: python3 -m venv /opt/audiohook &&"
+                    " /opt/audiohook/bin/pip install ."
                 )
 
 

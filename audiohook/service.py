@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -452,7 +453,7 @@ class Service:
                     self._keys.run,
                     self._allow_list.run,
                     *self._notifiers(),
-                    self._spool.run,
+                    partial(self._spool.run, ahead=self._settings.spool_places),
                     self._pump.run,
                     self._deliveries.run,
                     self.desk.watch,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,8 +93,19 @@ def test_image_is_made_of_what_is_there_and_let_in() -> None:
 
 def test_image_does_not_run_as_root() -> None:
     last = DOCKERFILE.rpartition("\nFROM ")[2]
-    assert re.search(r"^USER audiohook$", last, re.MULTILINE)
+    assert re.search(r"^USER 993:993$", last, re.MULTILINE)
+    assert "--uid 993 --gid 993" in last
     assert "build-essential" not in last
+
+
+def test_dockerfile_is_sound() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), ROOT / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_health_check_is_python() -> None:

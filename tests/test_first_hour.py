@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -201,6 +202,10 @@ MISTAKES = {
     "URI without a path": Mistake(
         "call ws://127.0.0.1:1 --fast --duration 1", "connection refused", code=1
     ),
+    "web address from outside": Mistake(
+        "check --from-outside https://example.com/x --api-key a",
+        "needs a WebSocket: wss://example.com/x",
+    ),
     "load to the web": Mistake("load http://127.0.0.1/", "needs a WebSocket: ws://127"),
     "load to nowhere": Mistake("load", "name the server to call"),
 }
@@ -375,6 +380,43 @@ def test_start_on_a_disk_without_room_says_that_calls_are_turned_away(
     assert "SPOOL_LOW_WATER_MIB" in json.loads(line)["error"]
 
 
+def warnings_at_start(folder: Path, **settings: str) -> list[dict[str, str]]:
+    """Returns the warnings that a service writes until it listens."""
+    found = []
+    with serve(folder, **settings) as server:
+        assert server.stderr is not None
+        for text in server.stderr:
+            line = json.loads(text)
+            if line["level"] == "warning":
+                found.append(line)
+            if line["event"] == "listening":
+                break
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=30)
+    assert server.returncode == 0
+    return found
+
+
+def test_start_names_files_with_secrets_that_others_may_read(tmp_path: Path) -> None:
+    (env := tmp_path / ".env").write_text("API_KEY=hush\nCLIENT_SECRET=eHg=\n")
+    (keys := tmp_path / "keys.json").write_text('{"another": "eHg="}')
+    env.chmod(0o644)
+    keys.chmod(0o646)
+    lines = warnings_at_start(tmp_path, API_KEYS_FILE="keys.json")
+    told = [line for line in lines if line["event"] == "secrets_exposed"]
+    assert [(line["error"], line["mend"]) for line in told] == [
+        ("everybody on this machine may read it", "chmod 600 .env"),
+        ("everybody on this machine may change it", "chmod 600 keys.json"),
+    ]
+    assert "hush" not in str(lines)
+    for path in (env, keys):
+        path.chmod(0o600)
+    lines = warnings_at_start(tmp_path, API_KEYS_FILE="keys.json")
+    assert "secrets_exposed" not in {line["event"] for line in lines}
+    told_of_root = "runs_as_root" in {line["event"] for line in lines}
+    assert told_of_root == (os.geteuid() == 0)
+
+
 # Before there is anything of ours: make.
 
 
@@ -393,6 +435,38 @@ def make(
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize("found", ["old", "none"])
+def test_python_of_the_path_that_will_not_do_is_one_line(
+    tmp_path: Path, found: str
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("make", "sh", "find", "touch"):
+        path = shutil.which(name)
+        assert path is not None
+        (tools / name).symlink_to(path)
+    if found == "old":
+        # What 3.9 says of itself; all that is asked of it are such questions.
+        old = tools / "python3"
+        old.write_text(
+            f'#!/bin/sh\n"{sys.executable}" -c "import sys;'
+            ' sys.version_info = (3, 9, 2); exec(sys.argv[1])" "$2"\n'
+        )
+        old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "build", f"VENV={tmp_path / 'venv'}"],
+        cwd=ROOT,
+        env={"PATH": str(tools), "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    first = done.stderr.splitlines()[0]
+    assert first.startswith("Python 3.11 or newer is missing; install it, or name it")
 
 
 REAL = f'exec "{sys.executable}" "$@"'

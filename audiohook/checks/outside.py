@@ -466,7 +466,7 @@ def _judge_uri(endpoint: Endpoint) -> Verdict:
 def _tls_mend(cause: BaseException | None) -> str:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return certificate_fault(cause)
-    if isinstance(cause, trio.TooSlowError):
+    if isinstance(cause, trio.TooSlowError | ssl.SSLEOFError):
         return "no answer to TLS: does what listens there speak it?"
     reason = getattr(cause, "reason", None) or ""
     if "NO_APPLICATION_PROTOCOL" in reason:

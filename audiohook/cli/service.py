@@ -22,6 +22,7 @@ from audiohook import (
     systemd,
     worker,
 )
+from audiohook.checks.start import warn_at_start
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
@@ -63,6 +64,7 @@ def serve(
     log = start_log(chosen)
     if env_file != DEFAULT_ENV_FILE and not env_file.exists():
         log.warning("env_file_absent", path=str(env_file))
+    warn_at_start(chosen, env_file, log)
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
     if not keys and chosen.api_keys_secret is None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from audiohook.ingest.transport import Transport
 
 _RECEIVE_BYTES = 16384
+# Source: RFC 8446, 5.1: the type of the first record, and its version's first byte.
+_TLS_HANDSHAKE = b"\x16\x03"
 # RFC 6455, 5.2: a whole text message; a length that takes two more bytes.
 _FINAL_TEXT = 0x81
 _LONG = 126
@@ -56,7 +58,8 @@ class DivertedStream(trio.abc.Stream):
             most_bytes: Give up when the head is longer.
 
         Returns:
-            The head with its blank line, or None if it ended early or was too long.
+            The head with its blank line, or None if it ended early, was too long, or
+            is the beginning of a TLS handshake.
         """
         lane = self.lane
         while True:
@@ -66,6 +69,9 @@ class DivertedStream(trio.abc.Stream):
                 self._head_bytes = end + 4
                 return data[: end + 4]
             if len(data) >= most_bytes or lane.eof or lane.broken:
+                return None
+            if data.startswith(_TLS_HANDSHAKE):
+                # Whoever speaks TLS where none is spoken is to learn it at once.
                 return None
             await self._transport.wait_readable()
             self._transport.read()

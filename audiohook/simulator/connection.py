@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 10.0
 _MAX_HEAD_BYTES = 1024
+# What a server of TLS says to a request without it. Source: RFC 8446, 5.1.
+_TLS_ALERT = b"\x15\x03"
+# What OpenSSL calls an answer that is no TLS, by version.
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 
 
 class Unreachable(AudioHookError):
@@ -93,7 +97,7 @@ async def converse(
     Raises:
         Unreachable: The server did not make it a WebSocket.
     """
-    tapped = _TappedStream(stream)
+    tapped = _TappedStream(stream, secure=endpoint.secure)
     refused = False
     websocket: WebSocketConnection | None = None
     try:
@@ -138,8 +142,9 @@ async def _shake_hands(
 class _TappedStream(trio.abc.Stream):
     """A stream that remembers how the answer began and notices its end."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    def __init__(self, stream: trio.abc.Stream, *, secure: bool) -> None:
         self.on_end: Callable[[], None] | None = None
+        self._secure = secure
         self._stream = stream
         self._head = b""
         self._ended = False
@@ -154,12 +159,16 @@ class _TappedStream(trio.abc.Stream):
                 reason = "".join(f" {word}" for word in words[2:])
                 text = f"the upgrade was answered with {words[1]}{ascii(reason)[1:-1]}"
             return Unreachable(Rule.UPGRADE, text)
+        if self._head.startswith(_TLS_ALERT):
+            text = "the server speaks TLS there: write wss:// for ws://"
+            return Unreachable(Rule.UPGRADE, text)
         if self._head:
             return Unreachable(Rule.UPGRADE, "the server does not speak HTTP")
         if self._ended:
-            return Unreachable(
-                Rule.UPGRADE, "the server ended the connection without an answer"
-            )
+            text = "the server ended the connection without an answer"
+            if not self._secure:
+                text += "; if it speaks TLS there, write wss:// for ws://"
+            return Unreachable(Rule.UPGRADE, text)
         return Unreachable(
             Rule.UPGRADE, f"no answer to the upgrade within {HANDSHAKE_SECONDS:g} s"
         )
@@ -238,6 +247,12 @@ def _tls_reason(error: trio.BrokenResourceError) -> str:
     cause = error.__cause__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"{cause.verify_message} (see --ca-file and --insecure)"
-    if isinstance(cause, ssl.SSLError) and cause.reason:
+    if isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS:
+        return "the server speaks none there: write ws:// for wss://"
+    if (
+        isinstance(cause, ssl.SSLError)
+        and cause.reason
+        and not isinstance(cause, ssl.SSLEOFError)
+    ):
         return cause.reason.replace("_", " ").lower()
-    return "the connection was lost during the handshake"
+    return "the connection ended; if it speaks none there, write ws:// for wss://"
