@@ -11,6 +11,8 @@ from audiohook.errors import SpoolError, UploadError
 from audiohook.web.surroundings import Spooled, WaitingCall, WaitingView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from audiohook.admin.figures import Lookout
     from audiohook.storage.delivery import Deliveries, WaitingDelivery
     from audiohook.transcription.scheduler import Transcriptions, WaitingJob
@@ -23,6 +25,7 @@ class Backlog:
         deliveries: Calls on their way to the store.
         transcriptions: Calls that wait for their transcripts; None if it is off.
         lookout: Looks at the disk.
+        store_fault: Returns why the store is not used; None if it is.
     """
 
     def __init__(
@@ -30,10 +33,13 @@ class Backlog:
         deliveries: Deliveries,
         transcriptions: Transcriptions | None,
         lookout: Lookout,
+        *,
+        store_fault: Callable[[], str | None],
     ) -> None:
         self._deliveries = deliveries
         self._transcriptions = transcriptions
         self._lookout = lookout
+        self._store_fault = store_fault
 
     async def look(self, most: int) -> WaitingView:
         """Looks once.
@@ -57,7 +63,7 @@ class Backlog:
         return WaitingView(
             spool=self._spooled(),
             uploads={"waiting": deliveries.waiting, "active": deliveries.active},
-            store_fault=deliveries.fault,
+            store_fault=self._store_fault(),
             jobs=jobs,
             parked_jobs=parked_jobs,
             transcription_fault=fault,

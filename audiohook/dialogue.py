@@ -10,7 +10,6 @@ from rich.text import Text
 
 from audiohook.errors import CallIndexError, UploadError
 from audiohook.index.search import Query
-from audiohook.keys import configured_keys
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.recording.journal import is_uuid
 from audiohook.storage.find import NoRecordingError, find_files
@@ -75,7 +74,8 @@ async def _of_conversation(
     conversation: str,
     log: FilteringBoundLogger,
 ) -> list[str]:
-    index = make_index(settings, store, lambda: configured_keys(settings), log=log)
+    # What it knows of calls says in which bucket each is.
+    index = make_index(settings, store, log=log)
     try:
         found = await index.search(Query(conversation=conversation), _MOST_CALLS)
     finally:

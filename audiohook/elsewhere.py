@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from audiohook.aws_secrets import fetch_parameter
 from audiohook.errors import ConfigError
+from audiohook.key_ring import keys_to_store_by
 from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_store
 from audiohook.transcribing import make_account
@@ -99,10 +100,11 @@ async def transcribing_elsewhere(
         herald: Told of each file that is done with.
 
     Raises:
-        ConfigError: There is no bucket.
+        ConfigError: There is no bucket, or the file of API keys cannot be used.
     """
     check_settings(settings)
-    store = make_store(settings)
+    keys = await keys_to_store_by(settings, log=log)
+    store = make_store(settings, lambda: keys)
     assert isinstance(store, S3Store)
     assert settings.s3_bucket is not None
     account = make_account(settings, key)

@@ -32,6 +32,8 @@ DEFAULT_WAIT = 10 * MINUTES
 """How long the command waits, if nobody says otherwise."""
 
 _BY = "the command line"
+# Later than any call, in the year 2242.
+_FAR = 2.0**33
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,8 @@ async def erase(
         ErasureError: The call is live, or the disk refused.
         ConfigError: The API keys cannot be read, so nobody knows all buckets.
     """
-    store = make_store(settings)
     keys = await trio.to_thread.run_sync(gather_keys, settings)
+    store = make_store(settings, lambda: keys)
     index = make_index(settings, store, lambda: keys, log=log)
     outbox = make_outbox(settings, log=log)
     erasing = make_eraser(
@@ -126,21 +128,33 @@ async def show(settings: Settings, demand: Demand, console: Console) -> int:
         UploadError: The store did not do as asked.
         ConfigError: The API keys cannot be read.
     """
-    store = make_store(settings)
-    wanted = Wanted(demand.conversation or "", demand.session, utc_text(2.0**33))
     keys = await trio.to_thread.run_sync(gather_keys, settings)
-    places = Places(settings, store, lambda: keys)
+    store = make_store(settings, lambda: keys)
+    try:
+        places = Places(settings, store, lambda: keys)
+        await _show(settings, demand, places, console)
+    finally:
+        if isinstance(store, S3Store):
+            store.close()
+    return 0
+
+
+async def _show(
+    settings: Settings, demand: Demand, places: Places, console: Console
+) -> None:
+    # Whenever it began.
+    wanted = Wanted(demand.conversation or "", demand.session, utc_text(_FAR))
     search = Search(places)
     found = await search.find(wanted)
     spooled = await trio.to_thread.run_sync(
         local.look, settings.recordings_dir / SPOOL_FOLDER, wanted
     )
-    things = size = 0
+    things = size_bytes = 0
     for named in found.named:
         place = search.place(named.place)
         assert place is not None
         for each in await place.traces.below(named.folder):
-            things, size = things + 1, size + each.size
+            things, size_bytes = things + 1, size_bytes + each.size
             version = f" (version {each.version})" if each.version else ""
             console.print(
                 f"{each.kind} {each.key}{version}, {each.size:,} bytes", markup=False
@@ -159,10 +173,7 @@ async def show(settings: Settings, demand: Demand, console: Console) -> int:
         for name in names:
             things += 1
             console.print(f"{kind}: {name}", markup=False)
-    console.print(f"{things} things, {size:,} bytes", markup=False)
-    if isinstance(store, S3Store):
-        store.close()
-    return 0
+    console.print(f"{things} things, {size_bytes:,} bytes", markup=False)
 
 
 def _tell(standing: Standing, console: Console) -> None:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     import httpx
     from structlog.typing import FilteringBoundLogger
 
-    from audiohook.erasure.eraser import Holdings, IndexHold
+    from audiohook.erasure.eraser import Holdings
     from audiohook.erasure.ledger import ErasureRecord
     from audiohook.erasure.order import Wanted
+    from audiohook.erasure.round import IndexHold
     from audiohook.keys import KeyRecord
     from audiohook.notify.outbox import Outbox
     from audiohook.recording.spool import Spool

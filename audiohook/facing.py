@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from audiohook.admin.guard import is_loopback
+from audiohook.hosts import is_loopback
 from audiohook.web.access import Access, Rule
 from audiohook.web.room import make_routes
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from audiohook.index.entry import number_key
 from audiohook.recording.levels import FLOOR, latest_levels
-from audiohook.web.surroundings import Level, LiveCall, LiveView
+from audiohook.web.surroundings import Level, LiveCall, LiveFound, LivePlace, LiveView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
+    from audiohook.admin.figures import StandingFigures
     from audiohook.call import Call, Pulse
     from audiohook.desk import CallDesk
-    from audiohook.ingest.pump import PumpStatistics
     from audiohook.metrics import Metrics
     from audiohook.recording import levels
 
@@ -26,88 +27,21 @@ SECONDS = 1.0
 
 # How long levels wait for a disk.
 _PATIENCE: Final = 0.5 * SECONDS
+# Ages and times are rounded, and taken one after the other.
+_MOMENT: Final = 0.01 * SECONDS
+# Calls that are compared with what somebody looks for in one go: some 3 ms.
+_COMPARED: Final = 200
 
 
-class Standing(Protocol):
-    """How a service does, without what takes long to count."""
+class _Meter:
+    """Measures how loud calls are, in a thread; a disk that hangs keeps nobody."""
 
-    @property
-    def handshakes(self) -> int:
-        """Connections that have not asked for anything yet."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether the service is about to stop."""
-
-    @property
-    def can_record(self) -> bool:
-        """Whether the disk takes new calls."""
-
-    @property
-    def refusal(self) -> str | None:
-        """Why no new call is welcome, for whatever reason; None if it is."""
-
-    @property
-    def pump(self) -> PumpStatistics:
-        """The ingest pass."""
-
-
-class Glance:
-    """Looks at live calls.
-
-    Args:
-        desk: Knows them.
-        metrics: What is counted.
-        standing: Returns how the service does.
-        clock: Unix time in seconds.
-    """
-
-    def __init__(
-        self,
-        desk: CallDesk,
-        metrics: Metrics,
-        standing: Callable[[], Standing],
-        *,
-        clock: Callable[[], float],
-    ) -> None:
-        self._desk = desk
-        self._metrics = metrics
-        self._standing = standing
-        self._clock = clock
+    def __init__(self) -> None:
         self._limiter = trio.CapacityLimiter(1)
         self._measuring = False
 
-    async def look(self, most: int) -> LiveView:
-        """Looks once.
-
-        Args:
-            most: So many of the newest calls are looked at one by one.
-        """
-        calls = [(call, call.pulse()) for call in self._desk.newest_calls(most)]
-        measured = await self._measure([pulse for _, pulse in calls])
-        now = self._clock()
-        shown = [
-            _shown(call, pulse, loud, now)
-            for (call, pulse), loud in zip(calls, measured, strict=True)
-        ]
-        self._desk.count_audio()
-        standing = self._standing()
-        return LiveView(
-            calls=shown,
-            live=len(self._desk),
-            handshakes=standing.handshakes,
-            refused=_by_word(self._metrics.refused),
-            turned_away=_by_word(self._metrics.turned_away),
-            audio_bytes=sum(_by_word(self._metrics.audio_bytes).values()),
-            lag=standing.pump.lag,
-            worst_lag=standing.pump.worst_lag,
-            draining=standing.draining,
-            can_record=standing.can_record,
-            refusal=standing.refusal,
-        )
-
-    async def _measure(self, pulses: Sequence[Pulse]) -> list[tuple[levels.Level, ...]]:
-        """Measures levels in a thread; a disk that hangs keeps nobody waiting."""
+    async def measure(self, pulses: Sequence[Pulse]) -> list[tuple[levels.Level, ...]]:
+        """Measures levels by channel; none of a call if the disk does not answer."""
         wanted = [(pulse.folder, len(pulse.channels)) for pulse in pulses]
         silent: list[tuple[levels.Level, ...]] = [() for _ in wanted]
         # One that was left to itself is still at it.
@@ -132,6 +66,131 @@ class Glance:
             ]
         finally:
             self._measuring = False
+
+
+class Glance:
+    """Looks at live calls.
+
+    Args:
+        desk: Knows them.
+        metrics: What is counted.
+        standing: Returns how the service does.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        desk: CallDesk,
+        metrics: Metrics,
+        standing: Callable[[], StandingFigures],
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self._desk = desk
+        self._metrics = metrics
+        self._standing = standing
+        self._clock = clock
+        # Whoever looks for a call does not take the levels from those who watch.
+        self._watching, self._finding = _Meter(), _Meter()
+
+    async def look(self, most: int) -> LiveView:
+        """Looks once.
+
+        Args:
+            most: So many of the newest calls are looked at one by one.
+        """
+        shown = await self._shown(self._desk.newest_calls(most), self._watching)
+        self._desk.count_audio()
+        standing = self._standing()
+        return LiveView(
+            calls=shown,
+            live=len(self._desk),
+            handshakes=standing.handshakes,
+            refused=_by_word(self._metrics.refused),
+            turned_away=_by_word(self._metrics.turned_away),
+            audio_bytes=sum(_by_word(self._metrics.audio_bytes).values()),
+            lag=standing.pump.lag,
+            worst_lag=standing.pump.worst_lag,
+            draining=standing.draining,
+            can_record=standing.can_record,
+            refusal=standing.refusal,
+        )
+
+    async def find(self, text: str, after: LivePlace | None, most: int) -> LiveFound:
+        """Finds live calls, the newest first.
+
+        Args:
+            text: Part of an id, a name or a number, or the end of a number in any
+                form; all calls if it is empty.
+            after: Where the page before has ended.
+            most: So many at most.
+        """
+        listed = self._desk.newest_calls(len(self._desk))
+        matching: list[Call] = []
+        wanted = _Wanted(text)
+        for first in range(0, len(listed), _COMPARED):
+            some = listed[first : first + _COMPARED]
+            matching += [call for call in some if wanted.is_met_by(call)]
+            # Thousands would keep the calls themselves waiting.
+            await trio.lowlevel.checkpoint()
+        rest = matching if after is None else self._rest(matching, after)
+        page = rest[:most]
+        calls = await self._shown(page, self._finding)
+        last = calls[-1] if len(rest) > most else None
+        return LiveFound(
+            calls=calls,
+            listed=len(listed),
+            matching=len(matching),
+            next=None if last is None else LivePlace(last.session, last.began),
+        )
+
+    def _rest(self, calls: list[Call], after: LivePlace) -> list[Call]:
+        """Return the calls after a place, whose own call may be gone meanwhile."""
+        sessions = [call.session_id for call in calls]
+        if after.session in sessions:
+            return calls[sessions.index(after.session) + 1 :]
+        # What came in the same moment may be shown twice; nothing is left out.
+        latest = self._clock() - after.began - _MOMENT
+        return [call for call in calls if call.age >= latest]
+
+    async def _shown(self, calls: Sequence[Call], meter: _Meter) -> list[LiveCall]:
+        looked_at = [(call, call.pulse()) for call in calls]
+        measured = await meter.measure([pulse for _, pulse in looked_at])
+        now = self._clock()
+        return [
+            _shown(call, pulse, loud, now)
+            for (call, pulse), loud in zip(looked_at, measured, strict=True)
+        ]
+
+
+class _Wanted:
+    """What somebody looks for among live calls."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.lower()
+        self._number = number_key(text)
+
+    def is_met_by(self, call: Call) -> bool:
+        """Tells whether a call is one of those."""
+        if not self._text:
+            return True
+        assert call.opened is not None
+        parameters = call.opened.parameters
+        party = parameters.participant
+        numbers = (party.ani, party.dnis)
+        texts = (
+            parameters.conversation_id,
+            party.id,
+            call.session_id,
+            party.ani_name,
+            *numbers,
+        )
+        if any(self._text in each.lower() for each in texts):
+            return True
+        # As in the index: what is looked for may be the end of a number.
+        return self._number != "" and any(
+            number_key(each).startswith(self._number) for each in numbers
+        )
 
 
 def _shown(

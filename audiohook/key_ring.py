@@ -157,6 +157,8 @@ class KeyRing:
         self._jitter = jitter
         self._from_file = dict(keys)
         self._from_secret: dict[str, KeyRecord] = {}
+        # Made anew only when they change, as there may be ten thousand.
+        self._all: Mapping[str, KeyRecord] = self._from_file
         self._stamp: _Stamp | None = None
         self._secret_failed = False
         self._waiting = 0
@@ -181,8 +183,11 @@ class KeyRing:
 
     @property
     def keys(self) -> Mapping[str, KeyRecord]:
-        """All keys that are in force; those of the secret go before others."""
-        return {**self._from_file, **self._from_secret}
+        """All keys that are in force; those of the secret go before others.
+
+        It is the same object as long as they are the same.
+        """
+        return self._all
 
     def all_keys(self) -> Mapping[str, KeyRecord]:
         """Returns all keys, for who must not pass over a bucket of theirs.
@@ -323,9 +328,10 @@ class KeyRing:
             self._from_file = dict(keys)
         else:
             self._from_secret = dict(keys)
-        after = self.keys
+        after = {**self._from_file, **self._from_secret}
         if after == before:
             return
+        self._all = after
         self._authenticator.replace_keys(after)
         changed = [
             key for key in after.keys() & before.keys() if after[key] != before[key]
@@ -369,6 +375,50 @@ def gather_keys(settings: Settings) -> dict[str, KeyRecord]:
             the buckets and prefixes of its keys.
     """
     return {**configured_keys(settings), **secret_keys(settings)}
+
+
+def known_keys(settings: Settings) -> tuple[dict[str, KeyRecord], str | None]:
+    """Gather the keys of all sources, as far as that goes. It blocks.
+
+    For who can go on without those of the secret, and has to say so.
+
+    Args:
+        settings: Name the sources.
+
+    Returns:
+        The keys, and why those of the secret are missing; None if they are not.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    keys = configured_keys(settings)
+    try:
+        return {**keys, **secret_keys(settings)}, None
+    except ConfigError as error:
+        return keys, str(error)
+
+
+async def keys_to_store_by(
+    settings: Settings, *, log: FilteringBoundLogger
+) -> dict[str, KeyRecord]:
+    """Gather the keys for a command that stores, and goes on without the secret.
+
+    What is in the spool is stored wherever its journal says. Without the secret only
+    the tags may be missing that its days ask for, which a line in the log says.
+
+    Args:
+        settings: Name the sources.
+        log: Where that line goes.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    keys, unread = await trio.to_thread.run_sync(known_keys, settings)
+    if unread is not None:
+        log.error(
+            "keys_not_read", source="secret", error=unread, keys_in_force=len(keys)
+        )
+    return keys
 
 
 def secret_keys(settings: Settings) -> dict[str, KeyRecord]:

@@ -9,6 +9,7 @@ import trio
 
 from audiohook.erasure.holdings import Latecomers
 from audiohook.file_limit import raise_file_limit
+from audiohook.key_ring import keys_to_store_by
 from audiohook.metrics import Metrics
 from audiohook.notifying import make_herald, make_outbox
 from audiohook.storing import make_deliveries, make_ledger, make_storage
@@ -61,8 +62,10 @@ async def recover(settings: Settings, *, log: FilteringBoundLogger) -> Recovered
 
     Raises:
         SpoolError: The spool cannot be used.
+        ConfigError: The file of API keys cannot be used.
     """
-    spool, store, uploader = make_storage(settings)
+    keys = await keys_to_store_by(settings, log=log)
+    spool, store, uploader = make_storage(settings, lambda: keys)
     raise_file_limit(settings.max_calls)
     metrics = Metrics()
     outbox = make_outbox(settings, log=log)

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,9 +23,9 @@ from audiohook.admin.pages import make_app
 from audiohook.admin.server import AdminServer
 from audiohook.admission import Admission, TurnedAway
 from audiohook.allow_list import AllowList
-from audiohook.api import calls as api_calls
 from audiohook.api.missed import Missed
 from audiohook.api.room import BASE, make_room
+from audiohook.api.surroundings import Surroundings as ApiSurroundings
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
@@ -37,6 +38,7 @@ from audiohook.erasure.holdings import ServiceHoldings
 from audiohook.errors import ErasureError, SpoolError
 from audiohook.facing import make_page
 from audiohook.file_limit import handshakes_within, raise_file_limit
+from audiohook.first_look import FirstLook
 from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
 from audiohook.ingest.listener import HandshakeLimits, Listener
@@ -131,6 +133,8 @@ class ServiceStatistics:
         pump: The ingest pass.
         spool: Calls on the local disk.
         deliveries: Calls on their way to the store.
+        store_fault: Why the store is not used but for trials, or has not answered
+            since the start; None if neither is so.
         transcriptions: Calls that wait for their transcripts; None if transcription
             is off.
         index: What recordings are found by.
@@ -145,6 +149,7 @@ class ServiceStatistics:
     pump: PumpStatistics
     spool: SpoolStatistics
     deliveries: DeliveryStatistics
+    store_fault: str | None
     transcriptions: TranscriptionStatistics | None
     index: IndexStatistics
     notifications: NotificationStatistics | None
@@ -194,8 +199,8 @@ class Service:
         self.metrics = Metrics()
         self._noise = Limiter(log)
         self._pump = Pump(settings.ingest_interval, late=self.metrics.pump_lag.observe)
-        self._spool, self._store, uploader = make_storage(settings)
-        self.index = make_index(settings, self._store, lambda: self._keys.keys, log=log)
+        self._spool, self._store, uploader = make_storage(settings, self._keys_now)
+        self.index = make_index(settings, self._store, self._keys_now, log=log)
         uploader.noted = self.index.note
         self._notifying = make_notifying(
             settings, metrics=self.metrics, log=log, clock=clock
@@ -213,6 +218,12 @@ class Service:
         )
         self._deliveries = make_deliveries(
             uploader, self._transcribing, metrics=self.metrics, log=log
+        )
+        self._first_look = FirstLook(
+            self._store,
+            settings.s3_key_prefix,
+            has_stored=lambda: self._deliveries.statistics().stored > 0,
+            log=log,
         )
         self._told_of_untranscribed = False
         self._admission = Admission(
@@ -321,7 +332,7 @@ class Service:
         """
         settings = self._settings
         api = make_room(
-            api_calls.Surroundings(
+            ApiSurroundings(
                 live=self.desk.live_calls,
                 spooled=self._spool.records,
                 index=self.index,
@@ -345,11 +356,14 @@ class Service:
         )
         lookout = Lookout(self, self._spool_folder, clock=clock)
         glance = Glance(self.desk, self.metrics, self.standing, clock=clock)
-        backlog = Backlog(self._deliveries, self._jobs, lookout)
+        backlog = Backlog(
+            self._deliveries, self._jobs, lookout, store_fault=self._store_fault
+        )
         page = make_page(
             settings,
             WebSurroundings(
                 live=glance.look,
+                find_live=glance.find,
                 waiting=backlog.look,
                 retry=backlog.retry,
                 index=self.index,
@@ -397,6 +411,7 @@ class Service:
             pump=self._pump.statistics(),
             spool=self._spool.statistics(),
             deliveries=self._deliveries.statistics(),
+            store_fault=self._store_fault(),
             transcriptions=None if self._jobs is None else self._jobs.statistics(),
             index=self.index.statistics(),
             notifications=None
@@ -454,7 +469,7 @@ class Service:
                     self._keys.run,
                     self._allow_list.run,
                     *self._notifiers(),
-                    self._spool.run,
+                    partial(self._spool.run, ahead=self._settings.spool_places),
                     self._pump.run,
                     self._deliveries.run,
                     self.desk.watch,
@@ -471,6 +486,8 @@ class Service:
                 foundation.start_soon(self._retention.run)
                 if isinstance(self._store, FolderStore):
                     foundation.start_soon(self._store.sweep)
+                else:
+                    foundation.start_soon(self._first_look.run)
                 await self._serve_calls(task_status)
                 with trio.move_on_after(_SETTLE_DEADLINE):
                     await self._deliveries.wait_settled()
@@ -493,6 +510,12 @@ class Service:
             self._store.close()
         self._noise.flush()
         self._stopped.set()
+
+    def _store_fault(self) -> str | None:
+        return self._deliveries.statistics().fault or self._first_look.fault
+
+    def _keys_now(self) -> Mapping[str, KeyRecord]:
+        return self._keys.keys
 
     async def _waiting_conversations(self) -> set[str]:
         """Which conversations are live, or wait to be stored, here or beside us."""

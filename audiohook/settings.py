@@ -504,6 +504,14 @@ class Settings(BaseSettings):
         description="With less room than this for the spool no new call is taken, MiB",
         examples=["512"],
     )
+    spool_places: int = Field(
+        1024,
+        ge=0,
+        le=4096,
+        description="Places on the spool's disk that are made ahead, for calls that come"
+        " all at once to a disk that is slow",
+        examples=["1024"],
+    )
     drain_timeout: float = Field(
         5 * MINUTES,
         ge=0,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from audiohook.erasure.ledger import Ledger
 from audiohook.index.keeper import INDEX_FOLDER, CallIndex
-from audiohook.keys import configured_keys
 from audiohook.recording.render import Gaps, Layout
 from audiohook.recording.spool import Spool
 from audiohook.recording.wav import Encoding
@@ -52,8 +51,16 @@ def make_deliveries(
     return Deliveries(uploader, metrics=metrics, log=log, delivered=delivered)
 
 
-def make_store(settings: Settings) -> FolderStore | S3Buckets:
-    """Makes the store that the settings name: a bucket, or else a folder."""
+def make_store(
+    settings: Settings, keys: Callable[[], Mapping[str, KeyRecord]] = dict
+) -> FolderStore | S3Buckets:
+    """Makes the store that the settings name: a bucket, or else a folder.
+
+    Args:
+        settings: What the operator chose.
+        keys: Returns the API keys as they are now, whose days decide about tags; who
+            stores nothing need not know them.
+    """
     if settings.s3_bucket is None:
         return FolderStore(settings.recordings_dir)
     return S3Buckets(
@@ -63,11 +70,27 @@ def make_store(settings: Settings) -> FolderStore | S3Buckets:
             kms_key_id=settings.s3_kms_key_id,
             storage_class=settings.s3_storage_class,
             tags=settings.s3_tags,
-            tags_kinds=tells_kinds(
-                keeps_of(settings, configured_keys(settings).values()).values()
-            ),
+            tags_kinds=_tags_kinds(settings, keys),
         ),
     )
+
+
+def _tags_kinds(
+    settings: Settings, keys: Callable[[], Mapping[str, KeyRecord]]
+) -> Callable[[], bool]:
+    """Return what tells whether objects get tags that rules of a bucket go by."""
+    latest: tuple[Mapping[str, KeyRecord], bool] | None = None
+
+    def tell() -> bool:
+        nonlocal latest
+        known = keys()
+        # Ten thousand keys are looked through once, not for each object.
+        if latest is None or latest[0] is not known:
+            keeps = keeps_of(settings, known.values())
+            latest = known, tells_kinds(keeps.values())
+        return latest[1]
+
+    return tell
 
 
 def places_of(
@@ -123,13 +146,20 @@ def make_ledger(settings: Settings) -> Ledger:
     return Ledger(settings.recordings_dir / SPOOL_FOLDER)
 
 
-def make_storage(settings: Settings) -> tuple[Spool, FolderStore | S3Store, Uploader]:
-    """Makes the spool, the store, and what brings calls from one to the other."""
+def make_storage(
+    settings: Settings, keys: Callable[[], Mapping[str, KeyRecord]]
+) -> tuple[Spool, FolderStore | S3Store, Uploader]:
+    """Makes the spool, the store, and what brings calls from one to the other.
+
+    Args:
+        settings: What the operator chose.
+        keys: Returns the API keys as they are now.
+    """
     spool = Spool(
         settings.recordings_dir / SPOOL_FOLDER,
         low_water_bytes=settings.spool_low_water_mib * MIB,
     )
-    store = make_store(settings)
+    store = make_store(settings, keys)
     uploader = Uploader(
         store,
         spool,

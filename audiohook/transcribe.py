@@ -15,6 +15,7 @@ from audiohook.errors import (
     UnfinishedError,
     UploadError,
 )
+from audiohook.key_ring import keys_to_store_by
 from audiohook.metrics import Metrics
 from audiohook.notifying import telling
 from audiohook.recording.fields import Fields
@@ -101,7 +102,8 @@ async def transcribe(
             " for example ASSEMBLYAI_API_KEY=0123456789abcdef0123456789abcdef"
         )
     account = make_account(settings, settings.assemblyai_api_key.get_secret_value())
-    store = make_store(settings)
+    keys = await keys_to_store_by(settings, log=log)
+    store = make_store(settings, lambda: keys)
     try:
         clerk = _Clerk(settings, store, order, console)
         async with telling(settings, metrics=Metrics(), log=log) as herald:

@@ -37,7 +37,8 @@ from audiohook.index.keeper import INDEX_FOLDER
 from audiohook.ingest.pump import Pump
 from audiohook.logs import Limiter
 from audiohook.metrics import Metrics
-from audiohook.web.feed import MOST_CALLS, Feed
+from audiohook.web.feed import Feed
+from audiohook.web.live import MOST_CALLS, LiveSight, difference
 from audiohook.web.pages import Pages
 from bench.test_index import RECORDINGS, WORDS, conversation, entry, word
 from tests.house import house
@@ -149,7 +150,7 @@ async def test_cost_of_looking(tmp_path: Path) -> None:
 
     glance = Glance(desk, metrics, standing, clock=time.time)
     shown = cast("Any", SimpleNamespace(live=glance.look, clock=time.time))
-    feed = Feed(shown, Pages(show_numbers=False))
+    feed = Feed(LiveSight(shown, Pages(show_numbers=False)).look, difference)
     await feed._look()
     whole = len(cast("Any", feed._latest).text_for(0))
     loop, everything, sent = [], [], []

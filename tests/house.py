@@ -121,6 +121,7 @@ def make_service(
             "api_key": KEY,
             "recordings_dir": folder,
             "ingest_interval": 0.02,
+            "spool_places": 0,
             **flags,
         },
     )

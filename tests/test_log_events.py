@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,20 @@ class Events:
             self._note(function, call.args[0], call.lineno)
         elif name in MILD:
             self.others |= set(_constants(call.args[0]))
-        elif len(call.args) > 1 and (levels := _levels(call.args[0])):
-            if levels & LEVELS:
-                self._note(function, call.args[1], call.lineno)
-            else:
-                self.others |= set(_constants(call.args[1]))
+        else:
+            self._take_with_level(function, call)
+
+    def _take_with_level(
+        self, function: ast.FunctionDef | None, call: ast.Call
+    ) -> None:
+        """Takes a call that has a level among its arguments, and the event behind."""
+        for level, event in pairwise(call.args):
+            if levels := _levels(level):
+                if levels & LEVELS:
+                    self._note(function, event, call.lineno)
+                else:
+                    self.others |= set(_constants(event))
+                return
 
     def _note(
         self, function: ast.FunctionDef | None, event: ast.expr, line: int

@@ -37,6 +37,10 @@ class PumpFigures(Protocol):
         """Passes over all live calls so far."""
 
     @property
+    def lag(self) -> float:
+        """Seconds by which the last one came late."""
+
+    @property
     def worst_lag(self) -> float:
         """Most seconds by which one came late."""
 
@@ -75,10 +79,6 @@ class DeliveryFigures(Protocol):
     @property
     def active(self) -> int:
         """Calls of which something is being stored now."""
-
-    @property
-    def fault(self) -> str | None:
-        """Why the store is not used, but for trials; None if it is."""
 
 
 class TranscriptionFigures(Protocol):
@@ -121,8 +121,8 @@ class NotificationFigures(Protocol):
         """Why the receiver is not asked, but for trials; None if it is."""
 
 
-class ServiceFigures(Protocol):
-    """How a service does."""
+class StandingFigures(Protocol):
+    """How a service stands: what is known without counting anything."""
 
     @property
     def handshakes(self) -> int:
@@ -144,6 +144,10 @@ class ServiceFigures(Protocol):
     def pump(self) -> PumpFigures:
         """The ingest pass."""
 
+
+class ServiceFigures(StandingFigures, Protocol):
+    """How a service does."""
+
     @property
     def spool(self) -> SpoolFigures:
         """Calls on the local disk."""
@@ -151,6 +155,10 @@ class ServiceFigures(Protocol):
     @property
     def deliveries(self) -> DeliveryFigures:
         """Calls on their way to the store."""
+
+    @property
+    def store_fault(self) -> str | None:
+        """Why the store is not used, or has not answered yet; None if it works."""
 
     @property
     def transcriptions(self) -> TranscriptionFigures | None:

@@ -174,8 +174,9 @@ def _deliveries(found: ServiceFigures) -> Iterator[Metric]:
     )
     yield _gauge(
         "audiohook_store_down",
-        "1 while the store fails as such, and is only tried now and then.",
-        deliveries.fault is not None,
+        "1 while the store fails as such, and is only tried now and then, or has not"
+        " answered since the start.",
+        found.store_fault is not None,
     )
 
 

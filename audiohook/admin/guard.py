@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+
+from audiohook.hosts import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -19,19 +20,12 @@ KIB: Final = 1024
 _LONGEST_BODY: Final = 64 * KIB
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_CLOSE: Final = {"connection": "close"}
 _HEADERS: Final = {
     "cache-control": "no-store",
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
 }
-
-
-def is_loopback(host: str) -> bool:
-    """Tells whether only this machine can reach an address, as far as is known."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def hosts_for(host: str) -> Collection[str] | None:
@@ -98,9 +92,6 @@ class Guard:
         if not _LENGTH.fullmatch(length) or int(length) > self._longest_body:
             return PlainTextResponse("too long\n", 413, _CLOSE)
         return None
-
-
-_CLOSE: Final = {"connection": "close"}
 
 
 def _name_of(host: str) -> str:

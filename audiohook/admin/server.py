@@ -16,8 +16,8 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
 
-from audiohook.admin.guard import is_loopback
 from audiohook.errors import ConfigError
+from audiohook.hosts import is_loopback
 from audiohook.ingest.listener import adopt_listeners, listen_fault
 
 if TYPE_CHECKING:

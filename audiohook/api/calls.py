@@ -1,26 +1,17 @@
-"""What the API does: find calls, show one with its files, and control live ones."""
+"""What the API tells of calls: it finds them, and shows one with its files."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import trio
 from starlette.responses import RedirectResponse, Response
 
+from audiohook.api.cursors import cursor_of, number_of, text_of
 from audiohook.api.models import (
     CallState,
-    Controlled,
-    ControlledSession,
-    ControlRequest,
     Conversation,
-    ErasedItem,
-    EraseQuery,
-    Erasure,
     FindQuery,
     Link,
     LiveItem,
@@ -32,88 +23,44 @@ from audiohook.api.models import (
     milliseconds_of,
 )
 from audiohook.api.problems import Code, ProblemError
-from audiohook.control import Asker, ControlFault, Held
-from audiohook.errors import ControlError
+from audiohook.control import Held
 from audiohook.file_ranges import NoFileError, NoStretchError, serve
 from audiohook.index.search import Query
-from audiohook.protocol.messages import NIL_UUID
-from audiohook.protocol.state import State
-from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.storage.base import SigningStore
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import SUMMARY_NAME, beside, file_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from pathlib import Path
-
-    from structlog.typing import FilteringBoundLogger
+    from collections.abc import Collection, Mapping
 
     from audiohook.api.operations import Ask
+    from audiohook.api.presence import Presence
+    from audiohook.api.surroundings import Surroundings
     from audiohook.call import Call
-    from audiohook.control import Standing
-    from audiohook.erasure import eraser as erasures
     from audiohook.index.entry import Entry
-    from audiohook.index.keeper import CallIndex
     from audiohook.index.search import Found
-    from audiohook.recording.elsewhere import Elsewhere
-    from audiohook.recording.record import CallRecord
-    from audiohook.storage.base import Store
 
 SECONDS = 1
 MINUTES = 60 * SECONDS
 MIB: Final = 1024 * 1024
 
-Action = Literal["pause", "resume", "end"]
-
 # A conversation has a handful of sessions; each costs a read of the store.
 _MOST_SESSIONS: Final = 20
 _LONGEST_SUMMARY: Final = MIB
 _ADDRESS_LIFE: Final = 15 * MINUTES
-# How old what is known of other processes may be.
-_FRESH: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the API knows of the service.
-
-    Attributes:
-        live: Returns the live calls.
-        spooled: Returns what is known of calls on the local disk.
-        index: Finds recordings.
-        store: Where they are.
-        prefix: What their keys begin with.
-        spool: Folder that other processes may share.
-        base: Where the API is on its server.
-        log: For what was done by whom.
-        eraser: Has calls erased.
-    """
-
-    live: Callable[[], Sequence[Call]]
-    spooled: Callable[[], Sequence[CallRecord]]
-    index: CallIndex
-    store: Store
-    prefix: str
-    spool: Path
-    base: str
-    log: FilteringBoundLogger
-    eraser: erasures.Eraser
 
 
 class Calls:
     """Answers what is asked about calls.
 
     Args:
-        surroundings: What it knows of the service.
+        surroundings: What the API knows of the service.
+        presence: Knows which calls are there.
     """
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: Surroundings, presence: Presence) -> None:
         self._around = surroundings
-        self._threads = trio.CapacityLimiter(1)
-        self._elsewhere: dict[str, list[Elsewhere]] = {}
-        self._looked_at = -_FRESH
-        self._looking = trio.Lock()
+        self._presence = presence
 
     # Finding
 
@@ -127,7 +74,7 @@ class Calls:
             since_ms=None if asked.since is None else milliseconds_of(asked.since),
             until_ms=None if asked.until is None else milliseconds_of(asked.until),
             text=asked.text,
-            before=None if asked.cursor is None else _number_of(asked.cursor),
+            before=None if asked.cursor is None else number_of(asked.cursor),
         )
         # One more than wanted tells whether there is another page.
         found = await self._around.index.search(query, asked.limit + 1)
@@ -135,28 +82,28 @@ class Calls:
         more = len(found) > asked.limit
         return RecordingPage(
             recordings=[self._recording(each.entry) for each in page],
-            next=_cursor_of(str(page[-1].id)) if more else None,
+            next=cursor_of(str(page[-1].id)) if more else None,
         )
 
     async def live(self, ask: Ask) -> LivePage:
         """Lists live calls, by their sessions."""
         asked = cast("LiveQuery", ask.query)
-        after = "" if asked.cursor is None else _text_of(asked.cursor)
-        calls = sorted(self._live(), key=lambda call: call.session_id)
+        after = "" if asked.cursor is None else text_of(asked.cursor)
+        calls = sorted(self._presence.live(), key=lambda call: call.session_id)
         rest = [call for call in calls if call.session_id > after]
         page = rest[: asked.limit]
         more = len(rest) > asked.limit
         return LivePage(
             calls=[_live_item(call) for call in page],
             total=len(calls),
-            next=_cursor_of(page[-1].session_id) if more else None,
+            next=cursor_of(page[-1].session_id) if more else None,
         )
 
     async def show(self, ask: Ask) -> Conversation:
         """Shows all that is known of a conversation."""
         conversation = ask.path["conversation"].lower()
         sessions: dict[str, SessionItem] = {}
-        for call in self._live_of(conversation):
+        for call in self._presence.live_of(conversation):
             item = _live_item(call)
             sessions[item.session] = SessionItem(
                 session=item.session,
@@ -170,16 +117,15 @@ class Calls:
         for each in found[:_MOST_SESSIONS]:
             if each.entry.session not in sessions:
                 sessions[each.entry.session] = await self._stored(each)
-        for record in self._around.spooled():
+        for record in self._presence.spooled_of(conversation):
             opened = record.opened
-            if opened.conversation_id == conversation:
-                item_of = SessionItem(
-                    session=opened.session_id,
-                    state=CallState.SPOOLED,
-                    started_at=opened.started_at,
-                )
-                sessions.setdefault(opened.session_id, item_of)
-        for other in (await self._look_elsewhere()).get(conversation, ()):
+            item_of = SessionItem(
+                session=opened.session_id,
+                state=CallState.SPOOLED,
+                started_at=opened.started_at,
+            )
+            sessions.setdefault(opened.session_id, item_of)
+        for other in await self._presence.elsewhere_of(conversation):
             item_of = SessionItem(
                 session=other.session,
                 state=CallState.ELSEWHERE if other.held else CallState.SPOOLED,
@@ -212,119 +158,6 @@ class Calls:
         if not isinstance(store, SigningStore):
             raise ProblemError(Code.NOT_FOUND)
         return RedirectResponse(await store.presign(key, _ADDRESS_LIFE), 307)
-
-    # Erasing
-
-    async def erase(self, ask: Ask) -> Erasure:
-        """Takes an order to erase a conversation, and says how that stands."""
-        asked = cast("EraseQuery", ask.query)
-        conversation = ask.path["conversation"].lower()
-        eraser = self._around.eraser
-        reference = await eraser.order(
-            conversation, _lower(asked.session), by=ask.token, end=asked.end
-        )
-        standing = await eraser.standing(reference)
-        if standing is None:
-            raise ProblemError(Code.ERASURES)
-        return _erasure(standing)
-
-    async def show_erasure(self, ask: Ask) -> Erasure:
-        """Shows how an erasure stands."""
-        standing = await self._around.eraser.standing(ask.path["reference"])
-        if standing is None:
-            raise ProblemError(Code.NOT_FOUND)
-        return _erasure(standing)
-
-    # Controlling
-
-    async def pause(self, ask: Ask) -> Controlled:
-        """Stops the recording of a live call."""
-        return await self._control(ask, "pause")
-
-    async def resume(self, ask: Ask) -> Controlled:
-        """Goes on with it."""
-        return await self._control(ask, "resume")
-
-    async def end(self, ask: Ask) -> Controlled:
-        """Asks Genesys to end the session."""
-        return await self._control(ask, "end")
-
-    async def _control(self, ask: Ask, action: Action) -> Controlled:
-        conversation = ask.path["conversation"].lower()
-        if conversation == NIL_UUID:
-            raise ProblemError(Code.PROBE)
-        calls = self._live_of(conversation)
-        if not calls:
-            raise ProblemError(await self._absence(conversation))
-        reason = cast("ControlRequest", ask.body).reason or None
-        asker = Asker(ask.token, reason)
-        outcomes: dict[Call, Standing | ControlFault] = {}
-
-        async def control(call: Call) -> None:
-            try:
-                outcomes[call] = await getattr(call.control, action)(asker)
-            except ControlError as error:
-                outcomes[call] = ControlFault(error.fault)
-
-        # All sessions that are live: one that a client has given up may be among
-        # them, and the audio may be in either.
-        async with trio.open_nursery() as nursery:
-            for call in calls:
-                nursery.start_soon(control, call)
-        faults = [each for each in outcomes.values() if isinstance(each, ControlFault)]
-        self._around.log.info(
-            "call_controlled",
-            action=action,
-            token=ask.token,
-            conversation=conversation,
-            sessions=len(calls),
-            faults=sorted(faults),
-        )
-        # One that is over meanwhile records nothing; all others count.
-        worse = [each for each in faults if each is not ControlFault.OVER]
-        if worse or len(faults) == len(calls):
-            raise ProblemError(Code(worse[0] if worse else faults[0]))
-        done = [
-            _controlled(call.session_id, each)
-            for call, each in outcomes.items()
-            if not isinstance(each, ControlFault)
-        ]
-        return Controlled(conversation=conversation, sessions=done)
-
-    async def _absence(self, conversation: str) -> Code:
-        """Tell why a conversation has no live call here."""
-        if any(
-            record.opened.conversation_id == conversation
-            for record in self._around.spooled()
-        ):
-            return Code.OVER
-        others = (await self._look_elsewhere()).get(conversation, ())
-        if any(other.held for other in others):
-            return Code.ELSEWHERE
-        query = Query(conversation=conversation)
-        if others or await self._around.index.search(query, 1):
-            return Code.OVER
-        return Code.NOT_FOUND
-
-    # Parts
-
-    def _live(self) -> list[Call]:
-        """Return the live calls, without probes and those that were turned away."""
-        return [
-            call
-            for call in self._around.live()
-            if call.opened is not None
-            and not call.opened.is_probe
-            and call.state not in (State.REJECTING, State.ENDED)
-        ]
-
-    def _live_of(self, conversation: str) -> list[Call]:
-        return [
-            call
-            for call in self._live()
-            if call.opened is not None
-            and call.opened.parameters.conversation_id == conversation
-        ]
 
     def _recording(self, entry: Entry) -> RecordingItem:
         return RecordingItem(
@@ -413,28 +246,6 @@ class Calls:
             expires_in=expires,
         )
 
-    async def _look_elsewhere(self) -> Mapping[str, Sequence[Elsewhere]]:
-        async with self._looking:
-            if trio.current_time() - self._looked_at >= _FRESH:
-                own = {record.opened.session_id for record in self._around.spooled()}
-                self._elsewhere = await trio.to_thread.run_sync(
-                    look_elsewhere, self._around.spool, own, limiter=self._threads
-                )
-                self._looked_at = trio.current_time()
-            return self._elsewhere
-
-
-def _erasure(standing: erasures.Standing) -> Erasure:
-    return Erasure(
-        reference=standing.reference,
-        done=standing.done,
-        asked_at=standing.asked_at,
-        done_at=standing.done_at,
-        erased=ErasedItem(**asdict(standing.counts)),
-        waits_for=standing.waits_for,
-        kept=list(standing.kept),
-    )
-
 
 def _objects(call: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List the files that a call's JSON tells of, as far as it makes sense."""
@@ -477,40 +288,5 @@ def _whole(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _controlled(session: str, standing: Standing) -> ControlledSession:
-    asker = standing.asker
-    return ControlledSession(
-        session=session,
-        held=standing.held,
-        since=None if asker is None else standing.since,
-        by=None if asker is None else asker.by,
-        reason=None if asker is None else asker.reason,
-    )
-
-
 def _lower(text: str | None) -> str | None:
     return None if text is None else text.lower()
-
-
-# A cursor says where a page has ended, and nothing that its asker has not seen.
-
-
-def _cursor_of(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def _text_of(cursor: str) -> str:
-    try:
-        data = base64.b64decode(
-            cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True
-        )
-        return data.decode("ascii")
-    except (binascii.Error, ValueError):
-        raise ProblemError(Code.INVALID, "cursor is none of ours.") from None
-
-
-def _number_of(cursor: str) -> int:
-    text = _text_of(cursor)
-    if not text.isdecimal() or not 0 <= int(text) < 2**63:
-        raise ProblemError(Code.INVALID, "cursor is none of ours.")
-    return int(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -13,6 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from audiohook.api.calls import Calls
+from audiohook.api.controls import Controls
+from audiohook.api.erasures import Erasures
 from audiohook.api.models import (
     FILE_PATTERN,
     NAME_PATTERN,
@@ -34,19 +37,20 @@ from audiohook.api.models import (
 )
 from audiohook.api.openapi import document
 from audiohook.api.operations import Gate, Operation
+from audiohook.api.presence import Presence
 from audiohook.api.problems import Code, ProblemError
 from audiohook.api.tokens import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from starlette.types import Receive, Send
     from starlette.types import Scope as AsgiScope
     from structlog.typing import FilteringBoundLogger
 
-    from audiohook.api.calls import Surroundings
     from audiohook.api.missed import Missed
     from audiohook.api.operations import Ask
+    from audiohook.api.surroundings import Surroundings
     from audiohook.api.tokens import Tokens
 
 BASE: Final = "/api/v1"
@@ -55,6 +59,9 @@ BASE: Final = "/api/v1"
 # As much as the port lets through.
 _LONGEST_EVENTS: Final = 64 * 1024
 
+_CONVERSATION: Final = {"conversation": UUID_PATTERN}
+# What may come of every search in the index.
+_SEARCH: Final = (Code.TOO_COSTLY, Code.INDEX)
 _CONTROL: Final = (
     Code.NOT_FOUND,
     Code.PROBE,
@@ -64,8 +71,7 @@ _CONTROL: Final = (
     Code.ELSEWHERE,
     Code.NO_ANSWER,
     Code.TOO_OFTEN,
-    Code.TOO_COSTLY,
-    Code.INDEX,
+    *_SEARCH,
 )
 
 
@@ -85,7 +91,13 @@ def make_room(
         log: For what should not happen.
     """
     gate = Gate(tokens, log=log)
-    operations = operations_of(Calls(surroundings), missed)
+    presence = Presence(surroundings)
+    operations = operations_of(
+        Calls(surroundings, presence),
+        Controls(surroundings, presence),
+        Erasures(surroundings.eraser),
+        missed,
+    )
     methods: dict[str, dict[str, Callable[[Request], Awaitable[Response]]]] = {}
     for each in operations:
         methods.setdefault(each.path, {})[each.method] = gate.endpoint(each)
@@ -136,139 +148,16 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     return ProblemError(code).response()
 
 
-def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
-    """Lists all that the API can do."""
-    conversation = {"conversation": UUID_PATTERN}
-    file = {"name": NAME_PATTERN, "file": FILE_PATTERN}
-    found = (Code.TOO_COSTLY, Code.INDEX)
+def operations_of(
+    calls: Calls, controls: Controls, erasures: Erasures, missed: Missed
+) -> Sequence[Operation]:
+    """Lists all that the API can do, and the document that says so."""
     operations = [
-        Operation(
-            "findCalls",
-            "GET",
-            "/calls",
-            "Find recorded calls, the newest first",
-            "calls",
-            calls.find,
-            scope=Scope.READ,
-            query=FindQuery,
-            answer=RecordingPage,
-            problems=found,
-        ),
-        Operation(
-            "listLive",
-            "GET",
-            "/live",
-            "List the live calls of this instance",
-            "calls",
-            calls.live,
-            scope=Scope.READ,
-            query=LiveQuery,
-            answer=LivePage,
-        ),
-        Operation(
-            "showCall",
-            "GET",
-            "/calls/{conversation}",
-            "Show a conversation: its sessions, their states and files",
-            "calls",
-            calls.show,
-            scope=Scope.READ,
-            parameters=conversation,
-            answer=Conversation,
-            problems=(Code.NOT_FOUND, Code.STORE, *found),
-        ),
-        Operation(
-            "eraseCall",
-            "DELETE",
-            "/calls/{conversation}",
-            "Have every trace of a conversation erased",
-            "erasure",
-            calls.erase,
-            scope=Scope.ERASE,
-            parameters=conversation,
-            query=EraseQuery,
-            answer=Erasure,
-            status=202,
-            problems=(Code.LIVE, Code.ERASURES),
-        ),
-        Operation(
-            "showErasure",
-            "GET",
-            "/erasures/{reference}",
-            "Show how an erasure stands",
-            "erasure",
-            calls.show_erasure,
-            scope=Scope.ERASE,
-            parameters={"reference": REFERENCE_PATTERN},
-            answer=Erasure,
-            problems=(Code.NOT_FOUND, Code.ERASURES),
-        ),
-        *(
-            Operation(
-                f"{action}Call",
-                "POST",
-                f"/calls/{{conversation}}/{action}",
-                summary,
-                "control",
-                getattr(calls, action),
-                scope=Scope.CONTROL,
-                parameters=conversation,
-                body=ControlRequest,
-                answer=Controlled,
-                problems=_CONTROL,
-            )
-            for action, summary in (
-                ("pause", "Pause the recording of a live call"),
-                ("resume", "Resume the recording of a live call"),
-                ("end", "End the session of a live call, not the call itself"),
-            )
-        ),
-        *(
-            Operation(
-                name,
-                method,
-                "/recordings/{name}/{file}",
-                summary,
-                "files",
-                calls.file,
-                scope=Scope.READ,
-                parameters=file,
-                is_file=True,
-                problems=(Code.NOT_FOUND, Code.RANGE, Code.STORE),
-            )
-            for name, method, summary in (
-                ("fetchFile", "GET", "Fetch a file of a recording, or a part of it"),
-                ("lookAtFile", "HEAD", "Ask what a file of a recording is"),
-            )
-        ),
-    ]
-
-    operations += [
-        Operation(
-            "listMissed",
-            "GET",
-            "/missed",
-            "List what Genesys reports of a day, and what became of those calls",
-            "missed",
-            missed.list,
-            scope=Scope.READ,
-            query=MissedQuery,
-            answer=MissedCalls,
-            problems=found,
-        ),
-        Operation(
-            "takeGenesysEvents",
-            "POST",
-            "/genesys/events",
-            "Hand in operational events of Genesys",
-            "missed",
-            missed.take,
-            scope=Scope.REPORT,
-            body=GenesysEvents,
-            answer=TakenEvents,
-            longest_body=_LONGEST_EVENTS,
-            problems=(Code.INDEX,),
-        ),
+        *_of_calls(calls),
+        *_of_controls(controls),
+        *_of_erasures(erasures),
+        *_of_files(calls),
+        *_of_missed(missed),
     ]
 
     async def show_document(_ask: Ask) -> Response:
@@ -276,13 +165,135 @@ def operations_of(calls: Calls, missed: Missed) -> Sequence[Operation]:
 
     operations.append(
         Operation(
-            "showDocument",
-            "GET",
-            "/openapi.json",
-            "Show this document",
-            "document",
-            show_document,
+            id="showDocument",
+            method="GET",
+            path="/openapi.json",
+            summary="Show this document",
+            tag="document",
+            handler=show_document,
         )
     )
     text = json.dumps(document(operations, BASE), indent=2) + "\n"
     return operations
+
+
+def _of_calls(calls: Calls) -> Iterator[Operation]:
+    read = partial(Operation, method="GET", tag="calls", scope=Scope.READ)
+    yield read(
+        id="findCalls",
+        path="/calls",
+        summary="Find recorded calls, the newest first",
+        handler=calls.find,
+        query=FindQuery,
+        answer=RecordingPage,
+        problems=_SEARCH,
+    )
+    yield read(
+        id="listLive",
+        path="/live",
+        summary="List the live calls of this instance",
+        handler=calls.live,
+        query=LiveQuery,
+        answer=LivePage,
+    )
+    yield read(
+        id="showCall",
+        path="/calls/{conversation}",
+        summary="Show a conversation: its sessions, their states and files",
+        handler=calls.show,
+        parameters=_CONVERSATION,
+        answer=Conversation,
+        problems=(Code.NOT_FOUND, Code.STORE, *_SEARCH),
+    )
+
+
+def _of_controls(controls: Controls) -> Iterator[Operation]:
+    for action, summary in (
+        ("pause", "Pause the recording of a live call"),
+        ("resume", "Resume the recording of a live call"),
+        ("end", "End the session of a live call, not the call itself"),
+    ):
+        yield Operation(
+            id=f"{action}Call",
+            method="POST",
+            path=f"/calls/{{conversation}}/{action}",
+            summary=summary,
+            tag="control",
+            handler=getattr(controls, action),
+            scope=Scope.CONTROL,
+            parameters=_CONVERSATION,
+            body=ControlRequest,
+            answer=Controlled,
+            problems=_CONTROL,
+        )
+
+
+def _of_erasures(erasures: Erasures) -> Iterator[Operation]:
+    erase = partial(Operation, tag="erasure", scope=Scope.ERASE, answer=Erasure)
+    yield erase(
+        id="eraseCall",
+        method="DELETE",
+        path="/calls/{conversation}",
+        summary="Have every trace of a conversation erased",
+        handler=erasures.erase,
+        parameters=_CONVERSATION,
+        query=EraseQuery,
+        status=202,
+        problems=(Code.LIVE, Code.ERASURES),
+    )
+    yield erase(
+        id="showErasure",
+        method="GET",
+        path="/erasures/{reference}",
+        summary="Show how an erasure stands",
+        handler=erasures.show,
+        parameters={"reference": REFERENCE_PATTERN},
+        problems=(Code.NOT_FOUND, Code.ERASURES),
+    )
+
+
+def _of_files(calls: Calls) -> Iterator[Operation]:
+    for name, method, summary in (
+        ("fetchFile", "GET", "Fetch a file of a recording, or a part of it"),
+        ("lookAtFile", "HEAD", "Ask what a file of a recording is"),
+    ):
+        yield Operation(
+            id=name,
+            method=method,
+            path="/recordings/{name}/{file}",
+            summary=summary,
+            tag="files",
+            handler=calls.file,
+            scope=Scope.READ,
+            parameters={"name": NAME_PATTERN, "file": FILE_PATTERN},
+            is_file=True,
+            problems=(Code.NOT_FOUND, Code.RANGE, Code.STORE),
+        )
+
+
+def _of_missed(missed: Missed) -> Iterator[Operation]:
+    yield Operation(
+        id="listMissed",
+        method="GET",
+        path="/missed",
+        summary="List what Genesys reports of a day, and what became of those calls",
+        tag="missed",
+        handler=missed.list,
+        scope=Scope.READ,
+        query=MissedQuery,
+        answer=MissedCalls,
+        problems=_SEARCH,
+    )
+    yield Operation(
+        id="takeGenesysEvents",
+        method="POST",
+        path="/genesys/events",
+        summary="Hand in operational events of Genesys",
+        tag="missed",
+        handler=missed.take,
+        scope=Scope.REPORT,
+        body=GenesysEvents,
+        answer=TakenEvents,
+        longest_body=_LONGEST_EVENTS,
+        problems=(Code.INDEX,),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ import trio
 
 from audiohook.checks.exchange import NoAnswerError, ask, is_ours
 from audiohook.errors import AudioHookError
+from audiohook.hosts import is_loopback
 from audiohook.ingest.listener import listen_fault, open_listeners
 from audiohook.simulator.connection import dial
 from audiohook.simulator.options import CallOptions
@@ -47,7 +47,7 @@ async def check_ports(
         ("ADMIN_HOST", "ADMIN_PORT"),
         partial(_is_admin, settings),
     )
-    if not _is_loopback(settings.admin_host):
+    if not is_loopback(settings.admin_host):
         yield _judge_exposure(settings)
 
 
@@ -148,10 +148,3 @@ def _is_taken(error: OSError) -> bool:
     return any(
         isinstance(each, OSError) and each.errno == errno.EADDRINUSE for each in causes
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -13,8 +13,8 @@ import trio
 
 from audiohook.call_settings import Mode
 from audiohook.errors import ConfigError, UploadError
-from audiohook.key_ring import secret_keys
-from audiohook.keys import configured_keys, label_of
+from audiohook.key_ring import known_keys
+from audiohook.keys import label_of
 from audiohook.retention.terms import (
     keeps_of,
     place_of,
@@ -67,10 +67,10 @@ def describe_permissions(settings: Settings, *, erase: bool = False) -> str:
             "S3_BUCKET: is not set; permissions are for a bucket, for example"
             " S3_BUCKET=my-recordings"
         )
-    keys, unread = _all_keys(settings)
+    keys, unread = known_keys(settings)
     records = {label_of(key): record for key, record in keys.items()}
     keeps = keeps_of(settings, records.values())
-    tells = tells_kinds(keeps_of(settings, configured_keys(settings).values()).values())
+    tells = tells_kinds(keeps.values())
     purging = _purging(settings, records.values())
     policies: list[dict[str, object]] = []
     rules: dict[str, list[dict[str, object]]] = {settings.s3_bucket: []}
@@ -118,26 +118,11 @@ def describe_permissions(settings: Settings, *, erase: bool = False) -> str:
         f"API key {label} has days of its own but no prefix of its own: give it one"
         for label in sorted(without_prefix(settings, records.items()))
     ]
-    if tells_kinds(keeps.values()) and not tells:
-        unheeded.append(
-            "API_KEYS_SECRET: keys there have other days for audio than for"
-            " transcripts, but objects are tagged for that only if the settings or"
-            " API_KEYS_FILE have such days: give them the same days, or move them"
-        )
     if unheeded:
         shown["unheeded"] = unheeded
     if unread is not None:
         shown["unread"] = unread
     return json.dumps(shown, indent=2)
-
-
-def _all_keys(settings: Settings) -> tuple[dict[str, KeyRecord], str | None]:
-    """Return the keys of all sources, and why those of the secret are missing."""
-    keys = configured_keys(settings)
-    try:
-        return {**keys, **secret_keys(settings)}, None
-    except ConfigError as error:
-        return keys, str(error)
 
 
 def _purging(settings: Settings, records: Iterable[KeyRecord]) -> set[str]:
@@ -159,14 +144,14 @@ async def check_storage(
     Yields:
         A verdict on each thing, as it is tried.
     """
-    store = make_store(settings)
+    # What is wrong with their sources is said by another check.
+    keys, _unread = await trio.to_thread.run_sync(known_keys, settings)
+    store = make_store(settings, lambda: keys)
     if isinstance(store, FolderStore):
         yield await _try_folder(store, settings)
         return
     try:
         async with httpx.AsyncClient() as http:
-            # What is wrong with their sources is said by another check.
-            keys, _unread = await trio.to_thread.run_sync(_all_keys, settings)
             purging = _purging(settings, keys.values())
             trials = check_store(
                 store,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +13,11 @@ import structlog
 import typer
 
 from audiohook import __version__, logs
-from audiohook.errors import AudioHookError, CallIndexError, SpoolError
+from audiohook.errors import AudioHookError, CallIndexError, ConfigError, SpoolError
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.settings import Settings
@@ -90,9 +94,32 @@ def _root(
     """Records Genesys Cloud calls that come by AudioHook Monitor."""
 
 
-def start_log(chosen: Settings) -> FilteringBoundLogger:
-    """Begins to log as the settings say, and puts AWS's own names where they work."""
-    logs.configure(chosen.log_format, logs.LEVELS[chosen.log_level])
+def day_of(text: str) -> date:
+    """Reads a day as somebody has typed it.
+
+    Args:
+        text: Such as ``2026-11-22``.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        raise ConfigError(
+            f"--day: {text[:40]!r} is no day; for example --day 2026-11-22"
+        ) from None
+
+
+def start_log(chosen: Settings, *, quiet: bool = False) -> FilteringBoundLogger:
+    """Begins to log as the settings say, and puts AWS's own names where they work.
+
+    Args:
+        chosen: What the operator chose.
+        quiet: Log errors alone: the command prints what else it would log.
+    """
+    level = logging.ERROR if quiet else logs.LEVELS[chosen.log_level]
+    logs.configure(chosen.log_format, level)
     # botocore finds the AWS names of .env where it always looks.
     os.environ.update(chosen.aws_environment())
     return own_log()

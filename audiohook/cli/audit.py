@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
 from rich.console import Console
 
-from audiohook import logs, settings
+from audiohook import settings
 from audiohook.audit.day import Audit
-from audiohook.cli.app import EnvFile, app, examples
+from audiohook.cli.app import (
+    DEFAULT_ENV_FILE,
+    EnvFile,
+    app,
+    day_of,
+    examples,
+    start_log,
+)
 from audiohook.erasing import Places
-from audiohook.errors import ConfigError
 from audiohook.index.database import FILE_NAME, Database
 from audiohook.index.keeper import INDEX_FOLDER
 from audiohook.key_ring import gather_keys
@@ -31,6 +33,7 @@ from audiohook.storing import SPOOL_FOLDER, make_store
 
 if TYPE_CHECKING:
     from datetime import date
+    from pathlib import Path
 
     from audiohook.audit.day import Report
 
@@ -51,7 +54,7 @@ def audit(
         bool, typer.Option("--deep", help="Read all files and compare their checksums.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Tell of every call of a day that is missing something.
 
@@ -59,9 +62,8 @@ def audit(
     Ends with 0 if nothing is missing, 1 if something is, 2 if that cannot be told.
     """
     chosen = settings.load(env_file=env_file)
-    logs.configure(chosen.log_format, logging.ERROR)
-    os.environ.update(chosen.aws_environment())
-    report = trio.run(_audit, chosen, _day(day), deep)
+    start_log(chosen, quiet=True)
+    report = trio.run(_audit, chosen, day_of(day), deep)
     if as_json:
         typer.echo(json.dumps(_to_json(report), indent=2))
     else:
@@ -70,8 +72,8 @@ def audit(
 
 
 async def _audit(chosen: settings.Settings, day: date, deep: bool) -> Report:
-    store = make_store(chosen)
     keys = await trio.to_thread.run_sync(gather_keys, chosen)
+    store = make_store(chosen, lambda: keys)
     places = Places(chosen, store, lambda: keys)
     spool = chosen.recordings_dir / SPOOL_FOLDER
     with ExitStack() as closing:
@@ -101,15 +103,6 @@ def _open_index(folder: Path) -> Database | None:
         return database
     database.close()
     return None
-
-
-def _day(text: str) -> date:
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
-    except ValueError:
-        raise ConfigError(
-            "audit: --day is no day; for example --day 2026-11-22"
-        ) from None
 
 
 def _to_json(report: Report) -> dict[str, object]:

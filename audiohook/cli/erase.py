@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 from rich.console import Console
 
-from audiohook import logs, settings
-from audiohook.cli.app import EnvFile, app, examples, own_log
+from audiohook import settings
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.erase import DEFAULT_WAIT, Demand
 from audiohook.erase import erase as run_erase
 from audiohook.erase import show as run_show
@@ -49,7 +46,7 @@ def erase(
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for it.")
     ] = DEFAULT_WAIT,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Erase every trace of a conversation: for ever, here and at AssemblyAI.
 
@@ -62,13 +59,11 @@ def erase(
     if session and not is_uuid(session):
         raise ConfigError("erase: --session is not the id of a session")
     chosen = settings.load(env_file=env_file)
-    # What it would log it prints.
-    logs.configure(chosen.log_format, logging.ERROR)
-    os.environ.update(chosen.aws_environment())
+    log = start_log(chosen, quiet=True)
     console = Console(highlight=False, soft_wrap=True)
     demand = Demand(conversation or None, session or None, end=end, wait=wait)
     if dry_run:
         sys.exit(trio.run(partial(run_show, chosen, demand, console)))
     if not (yes or pending):
         typer.confirm("Erase it for ever?", abort=True)
-    sys.exit(trio.run(partial(run_erase, chosen, demand, console, log=own_log())))
+    sys.exit(trio.run(partial(run_erase, chosen, demand, console, log=log)))

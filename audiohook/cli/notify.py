@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import trio
@@ -14,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, examples, start_log
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.errors import ConfigError
 from audiohook.metrics import Metrics
-from audiohook.notify.database import Database, Entry, Standing
+from audiohook.notify.database import Database
+from audiohook.notify.letter import Entry, Standing
 from audiohook.notifying import make_notifying, outbox_folder
 from audiohook.recording.journal import utc_text
 
@@ -49,7 +49,7 @@ def notify(
     as_json: Annotated[
         bool, typer.Option("--json", help="With --list: one JSON object a line.")
     ] = False,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Show notifications that did not arrive, or have them sent after all.
 

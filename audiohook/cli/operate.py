@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,7 +12,7 @@ import trio
 import typer
 from rich.console import Console
 
-from audiohook import install, logs, settings
+from audiohook import install, settings
 from audiohook.api.tokens import Scope, make_token
 from audiohook.checks import (
     CHECKS,
@@ -26,9 +24,10 @@ from audiohook.checks import (
     run_checks,
     tell_config_fault,
 )
-from audiohook.cli.app import EnvFile, app, examples, own_log, start_log
+from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
 from audiohook.errors import ConfigError
-from audiohook.keys import configured_keys
+from audiohook.key_ring import gather_keys
+from audiohook.storage.s3 import S3Store
 from audiohook.storing import make_index, make_store
 from audiohook.transcribe import DEFAULT_WAIT, Order
 from audiohook.transcribe import transcribe as run_transcribe
@@ -96,7 +95,7 @@ def check(
     erase: Annotated[
         bool, typer.Option("--erase", help="With --iam: calls may be erased, too.")
     ] = False,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Try the settings for real, and say in one line each what is wrong.
 
@@ -151,7 +150,7 @@ def transcribe(
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for them.")
     ] = DEFAULT_WAIT,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Have stored recordings transcribed, with a service running or without.
 
@@ -159,12 +158,10 @@ def transcribe(
     ended, and pays for nothing twice.
     """
     chosen = settings.load(env_file=env_file)
-    # What it would log it prints.
-    logs.configure(chosen.log_format, logging.ERROR)
-    os.environ.update(chosen.aws_environment())
+    log = start_log(chosen, quiet=True)
     order = Order(keys, again=again, wait=wait)
     console = Console(highlight=False, soft_wrap=True)
-    sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=own_log())))
+    sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=log)))
 
 
 @app.command(epilog=examples("audiohook token crm --scope read --scope control"))
@@ -185,7 +182,7 @@ def token(
 
 
 @app.command(epilog=examples("audiohook index"))
-def index(*, env_file: EnvFile = Path(".env")) -> None:
+def index(*, env_file: EnvFile = DEFAULT_ENV_FILE) -> None:
     """Make the index of recordings anew, from what the store holds.
 
     Ends with 1 if some of it cannot be read.
@@ -194,15 +191,20 @@ def index(*, env_file: EnvFile = Path(".env")) -> None:
     log = start_log(chosen)
 
     async def run() -> int:
-        calls = make_index(
-            chosen, make_store(chosen), lambda: configured_keys(chosen), log=log
-        )
+        # Calls may be in buckets, or below prefixes, of their keys alone.
+        keys = await trio.to_thread.run_sync(gather_keys, chosen)
+        store = make_store(chosen, lambda: keys)
+        calls = make_index(chosen, store, lambda: keys, log=log)
         console = Console(stderr=True, highlight=False)
-        with console.status("reading the store …") as status:
-            done = await calls.build(
-                lambda seen: status.update(f"{seen:,} recordings …")
-            )
-        calls.close()
+        try:
+            with console.status("reading the store …") as status:
+                done = await calls.build(
+                    lambda seen: status.update(f"{seen:,} recordings …")
+                )
+        finally:
+            calls.close()
+            if isinstance(store, S3Store):
+                store.close()
         typer.echo(
             f"{done.taken:,} recordings in the index,"
             f" {done.forgotten:,} that are gone taken out"

@@ -122,7 +122,7 @@ def _own_command() -> str:
 @app.command(
     epilog=examples("audiohook recover --env-file /etc/audiohook/audiohook.env")
 )
-def recover(*, env_file: EnvFile = Path(".env")) -> None:
+def recover(*, env_file: EnvFile = DEFAULT_ENV_FILE) -> None:
     """Finish what an earlier process left in the spool, without serving."""
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen)
@@ -157,7 +157,7 @@ def work(
             min=1, help="Most calls at a time; overrides TRANSCRIBE_PARALLEL."
         ),
     ] = None,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Transcribe calls in the bucket as a queue tells of them, until SIGTERM."""
     chosen = settings.load(env_file=env_file, transcribe_parallel=parallel)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -16,11 +15,19 @@ from rich.console import Console
 
 from audiohook import dialogue as dialogues
 from audiohook import settings
-from audiohook.cli.app import EnvFile, app, examples, start_log
+from audiohook.cli.app import (
+    DEFAULT_ENV_FILE,
+    EnvFile,
+    app,
+    day_of,
+    examples,
+    start_log,
+)
 from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.missed.review import Finding, Reported, review
 from audiohook.recording.elsewhere import look_elsewhere
 from audiohook.recording.journal import utc_text
+from audiohook.storage.s3 import S3Store
 from audiohook.storing import SPOOL_FOLDER, make_index, make_store
 
 
@@ -37,7 +44,7 @@ def dialogue(
     as_json: Annotated[
         bool, typer.Option("--json", help="As it is stored: one JSON object a line.")
     ] = False,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Show the text messages of a call, which KEEP_DIALOGUE has stored beside it.
 
@@ -59,7 +66,7 @@ def missed(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a line.")
     ] = False,
-    env_file: EnvFile = Path(".env"),
+    env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """List the calls that Genesys says it could not deliver, and what became of them.
 
@@ -67,12 +74,10 @@ def missed(
     """
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen)
-    try:
-        wanted = date.fromisoformat(day) if day else datetime.now(UTC).date()
-    except ValueError:
-        raise typer.BadParameter(f"{day!r} is no day such as 2026-11-22") from None
+    wanted = day_of(day) if day else datetime.now(UTC).date()
     spool = chosen.recordings_dir / SPOOL_FOLDER
-    index = make_index(chosen, make_store(chosen), log=log)
+    store = make_store(chosen)
+    index = make_index(chosen, store, log=log)
     waiting = {each.lower() for each in look_elsewhere(spool, ())}
 
     async def run() -> list[Reported]:
@@ -81,6 +86,8 @@ def missed(
             return await review(ledger, index, wanted, waiting)
         finally:
             index.close()
+            if isinstance(store, S3Store):
+                store.close()
 
     found = trio.run(run)
     console = Console(highlight=False, soft_wrap=True, markup=False)

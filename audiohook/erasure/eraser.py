@@ -1,11 +1,8 @@
 """Carries out orders of erasure, each until nothing is left or nobody can do more.
 
-One round after the other: what is on the local disk is given up and removed; what is
-in the stores is looked for, written down, and removed, with all its versions; the
-transcription service is told to forget; the index forgets; then all of it is looked
-for again. Whatever a round does can be done again, so a process that is killed at any
-point loses nothing but time. Some minutes later there is a last look, since somebody
-elsewhere may have been in the middle of something.
+One round after the other, see `audiohook.erasure.round`, with pauses between them as
+long as something is left. Some minutes after nothing was left there is a last look,
+since somebody elsewhere may have been in the middle of something.
 """
 
 from __future__ import annotations
@@ -22,17 +19,13 @@ from audiohook.erasure import local
 from audiohook.erasure.ledger import ErasureRecord
 from audiohook.erasure.order import (
     Counts,
-    Listed,
     Ordered,
-    Transcript,
-    TranscriptGone,
     Verified,
     Waits,
     Wanted,
     check_id,
-    listed,
 )
-from audiohook.erasure.places import Search, transcripts_of
+from audiohook.erasure.round import Rounds, WaitError
 from audiohook.errors import (
     CallIndexError,
     ErasureError,
@@ -42,19 +35,18 @@ from audiohook.errors import (
     UploadError,
 )
 from audiohook.recording.journal import utc_text
-from audiohook.storage.traces import WHY_KEPT, remove_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
     from audiohook.erasure.account import Account
     from audiohook.erasure.ledger import Ledger, Work
-    from audiohook.erasure.order import Named, OrderFact, OrderRecord
+    from audiohook.erasure.order import OrderFact, OrderRecord
     from audiohook.erasure.places import Place
-    from audiohook.storage.traces import Kept, Traces
+    from audiohook.erasure.round import EventHold, IndexHold, Teller
 
 T = TypeVar("T")
 
@@ -86,30 +78,6 @@ _FAULTS: Final = (
 )
 
 
-class IndexHold(Protocol):
-    """The index, as far as it has to forget."""
-
-    async def erase(self, conversation: str, session: str | None = None) -> int:
-        """Forget a conversation, or one session of it, to the last byte."""
-
-
-class EventHold(Protocol):
-    """Genesys' events, as far as they have to be forgotten."""
-
-    async def erase(self, conversation: str) -> int:
-        """Forget what came of a conversation; returns how many events that were."""
-
-
-class Teller(Protocol):
-    """Whoever tells others what becomes of calls."""
-
-    async def forget(self, conversation: str) -> None:
-        """Tell nobody any more what was to be told of a conversation."""
-
-    async def tell(self, wanted: Wanted, record: ErasureRecord) -> None:
-        """Tell that it was erased; when this returns that is on the disk."""
-
-
 class Holdings(Protocol):
     """What this very process has in hand, see `audiohook.erasure.holdings`."""
 
@@ -123,18 +91,6 @@ class Holdings(Protocol):
             note: Writes down what is known of a call before it is removed; blocks.
             end: In whose name live calls are ended; empty if they are not.
         """
-
-
-class _WaitError(Exception):
-    """A round has come as far as it can for now."""
-
-    def __init__(
-        self, why: str, kept: Iterable[Kept] = (), *, mending: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.kept = tuple(_told(each) for each in kept)
-        self.mending = mending
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +150,21 @@ class Eraser:
     ) -> None:
         self._ledger = ledger
         self._spool = spool
-        self._search = Search(places)
-        self._index = index
-        self._account = account
         self._log = log
         self._holdings = holdings
         self._teller = teller
-        self._events = events
         self._clock = clock
         self._last_look = last_look
         self._threads = trio.CapacityLimiter(2)
+        self._rounds = Rounds(
+            spool=spool,
+            places=places,
+            index=index,
+            account=account,
+            teller=teller,
+            events=events,
+            threads=self._threads,
+        )
         self._slots = trio.CapacityLimiter(_PARALLEL)
         self._busy: set[str] = set()
         self._pauses: dict[str, float] = {}
@@ -379,16 +340,16 @@ class Eraser:
                 return
         is_last = work.record.verified is not None
         try:
-            await self._round(work)
+            await self._rounds.make(work)
         except _FAULTS as error:
             mending = not getattr(error, "retryable", True)
-            await self._wait(work, _WaitError(str(error), mending=mending))
-        except _WaitError as error:
+            await self._wait(work, WaitError(str(error), mending=mending))
+        except WaitError as error:
             await self._wait(work, error)
         else:
             await self._done(work, is_last=is_last)
 
-    async def _wait(self, work: Work, error: _WaitError) -> None:
+    async def _wait(self, work: Work, error: WaitError) -> None:
         pause = self._pauses.get(work.reference, _FIRST_PAUSE)
         if work.progressed:
             pause = _FIRST_PAUSE
@@ -429,136 +390,6 @@ class Eraser:
         self._due[reference] = trio.current_time() + seconds
         self._resting[reference] = 0
 
-    async def _round(self, work: Work) -> None:
-        """Remove all that can be found, and look whether anything is left.
-
-        Raises:
-            _WaitError: Something is left that cannot be removed now.
-            UploadError: The store did not do as asked.
-            TranscriptError: The service did not do as asked.
-            CallIndexError: The index did not do as asked.
-        """
-        await self._blocking(work.refresh)
-        await self._clear_local(work)
-        doubtful = await self._find(work)
-        # Where it is listed, what was asked for may be found late.
-        running = await self._forget_transcripts(work)
-        kept = await self._remove_objects(work)
-        wanted = work.record.wanted
-        await self._index.erase(wanted.conversation, wanted.session)
-        if self._events is not None and wanted.session is None:
-            # They name conversations alone, of which other sessions may stay.
-            await self._events.erase(wanted.conversation)
-        is_whole = wanted.session is None and work.record.verified is None
-        if self._teller is not None and is_whole:
-            # What was told of it is forgotten, and then that it was erased is told.
-            await self._teller.forget(wanted.conversation)
-        if running:
-            raise _WaitError(f"{running} transcription jobs have to end first", kept)
-        if self._account is None and work.record.transcripts.keys() - work.record.gone:
-            ids = work.record.transcripts.keys() - work.record.gone
-            raise _WaitError(
-                f"ASSEMBLYAI_API_KEY is not set, and {len(ids)} transcripts may be"
-                " at AssemblyAI",
-                kept,
-                mending=True,
-            )
-        if kept or doubtful:
-            both = [*kept, *doubtful]
-            raise _WaitError(
-                f"{len(both)} things in the store cannot be removed", both, mending=True
-            )
-        await self._verify(work)
-
-    async def _clear_local(self, work: Work) -> None:
-        """Remove what the local disk has.
-
-        Raises:
-            _WaitError: Somebody still has a call in hand.
-        """
-        left = await self._blocking(
-            partial(
-                local.clear,
-                self._spool,
-                work.record.wanted,
-                lambda facts: work.note(*facts),
-            )
-        )
-        if left.live:
-            raise _WaitError("the call is live")
-        if left.held:
-            raise _WaitError("another process has the call in hand")
-
-    async def _find(self, work: Work) -> list[Kept]:
-        """Find recordings in the stores, and write down what there is of them."""
-        found = await self._search.find(work.record.wanted)
-        new = [each for each in found.named if each not in work.record.named]
-        await self._note(work, *new)
-        for named in work.record.named:
-            traces = self._traces(named)
-            there = await traces.below(named.folder)
-            facts: list[OrderFact] = [listed(each) for each in there]
-            facts += await transcripts_of(traces, there)
-            await self._note(work, *(each for each in facts if _is_news(work, each)))
-        return found.doubtful
-
-    async def _forget_transcripts(self, work: Work) -> int:
-        """Have the service forget all jobs.
-
-        Returns:
-            How many still run.
-        """
-        record = work.record
-        if self._account is None:
-            return 0
-        if record.asked:
-            ids = await self._account.look_up(record.asked, record.transcripts)
-            await self._note(work, *(Transcript(each) for each in ids))
-        running = 0
-        for transcript_id in record.transcripts.keys() - record.gone:
-            if await self._account.forget(transcript_id):
-                await self._note(work, TranscriptGone(transcript_id))
-            else:
-                running += 1
-        return running
-
-    async def _remove_objects(self, work: Work) -> list[Kept]:
-        """Remove all that was found in the stores.
-
-        Returns:
-            What cannot be removed.
-        """
-        kept: list[Kept] = []
-        for named in work.record.named:
-            traces = self._traces(named)
-            there = await traces.below(named.folder)
-            left = await remove_all(traces, there)
-            work.progressed |= len(left) < len(there)
-            if not left:
-                keys = {each.key for each in work.record.listed}
-                inside = [key for key in keys if key.startswith(f"{named.folder}/")]
-                await traces.tidy(named.folder, inside)
-            kept += left
-        return kept
-
-    async def _verify(self, work: Work) -> None:
-        """Look for all of it again.
-
-        Raises:
-            _WaitError: There is something.
-        """
-        wanted = work.record.wanted
-        if not (await self._blocking(local.look, self._spool, wanted)).is_empty:
-            raise _WaitError("there is something on the local disk again")
-        for named in work.record.named:
-            there = await self._traces(named).below(named.folder)
-            if there:
-                raise _WaitError("there is something in the store again")
-        before = work.record.ordered
-        await self._blocking(work.refresh)
-        if work.record.ordered != before:
-            raise _WaitError("it was asked for once more")
-
     async def _give_up(self, reference: str) -> None:
         """Have this process give up what it has in hand."""
         if self._holdings is None:
@@ -571,15 +402,6 @@ class Eraser:
                 end=record.ordered.by if record.ordered.end else "",
             )
 
-    def _traces(self, named: Named) -> Traces:
-        place = self._search.place(named.place)
-        if place is None:
-            raise _WaitError(
-                f"recordings are in {named.place}, which is not among the settings",
-                mending=True,
-            )
-        return place.traces
-
     async def _note(self, work: Work, *facts: OrderFact) -> None:
         if facts:
             await self._blocking(work.note, *facts)
@@ -588,21 +410,6 @@ class Eraser:
         return await trio.to_thread.run_sync(
             partial(work, *values), limiter=self._threads
         )
-
-
-def _is_news(work: Work, fact: OrderFact) -> bool:
-    record = work.record
-    if isinstance(fact, Listed):
-        return fact not in record.listed
-    return not isinstance(fact, Transcript) or fact.id not in record.transcripts
-
-
-def _told(kept: Kept) -> str:
-    """Say in a line what could not be removed, and why."""
-    version = f" (version {kept.trace.version})" if kept.trace.version else ""
-    return f"{kept.trace.kind} {kept.trace.key}{version}: {WHY_KEPT[kept.reason]}" + (
-        "" if kept.until is None else f" until {kept.until}"
-    )
 
 
 def _wanted(ordered: Ordered) -> Wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -96,22 +97,24 @@ async def remove(
 ) -> None:
     """Remove calls from the spool, once what is known of them is written down.
 
+    Whatever happens, those that are not removed are released, and stay for whoever
+    looks next.
+
     Raises:
-        ErasureError: It could not be written down; then the calls are given up, and
-            stay for whoever looks next.
+        ErasureError: It could not be written down.
     """
-    for number, call in enumerate(calls):
-        facts = _facts(call)
-        try:
+    left = list(calls)
+    try:
+        while left:
+            facts = _facts(left[0])
             await trio.to_thread.run_sync(partial(note, facts), limiter=threads)
-            await spool.remove(call)
-        except SpoolError:
-            # It is released, and found by the next look.
-            call.release()
-        except ErasureError:
-            for each in calls[number:]:
-                each.release()
-            raise
+            # The next look finds it.
+            with suppress(SpoolError):
+                await spool.remove(left[0])
+            left.pop(0).release()
+    finally:
+        for each in left:
+            each.release()
 
 
 class Latecomers:
@@ -145,7 +148,8 @@ class Latecomers:
         """Remove those of some calls that were to be erased.
 
         Returns:
-            The others.
+            The others. One that was to be erased and could not be now is not among
+            them: it is released, and the next look finds it.
 
         Raises:
             ErasureError: Nobody could be asked; all calls are released.
@@ -164,13 +168,18 @@ class Latecomers:
 
         try:
             erased = await trio.to_thread.run_sync(find, limiter=self._threads)
-        except ErasureError:
+            for call in erased:
+                self._log.warning("erased_call_turned_up_again")
+                await self._remove(call)
+        except BaseException:
             for call in calls:
                 call.release()
             raise
-        for call in erased:
-            opened = call.record.opened
-            self._log.warning("erased_call_turned_up_again")
+        return [call for call in calls if call not in erased]
+
+    async def _remove(self, call: SpooledCall) -> None:
+        opened = call.record.opened
+        try:
             # Its jobs may be there again as well, or for the first time.
             await trio.to_thread.run_sync(
                 partial(
@@ -183,7 +192,11 @@ class Latecomers:
                 limiter=self._threads,
             )
             await self._spool.remove(call)
-        return [call for call in calls if call not in erased]
+        except (ErasureError, SpoolError) as error:
+            # The others must not wait for it.
+            self._log.error("erasure_fails", error=str(error))
+        finally:
+            call.release()
 
 
 def _facts(call: SpooledCall) -> list[OrderFact]:

@@ -47,6 +47,9 @@ _NAME_PARTS: Final = 3
 _MOST_OF_A_NAME: Final = 100
 # Questions at a time; each has a connection of its own.
 _READERS: Final = 2
+# How long whoever is at the file may take when the index closes; after that it stays
+# open until the process ends.
+_CLOSE_PATIENCE: Final = 10 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,26 @@ class CallIndex:
                 nursery.start_soon(self._make_passes)
                 task_status.started()
         finally:
+            with trio.move_on_after(_CLOSE_PATIENCE, shield=True):
+                await self._close_when_unused()
+
+    async def _close_when_unused(self) -> None:
+        """Closes the file once nobody is at it in a thread.
+
+        SQLite takes the memory from under whoever still is, and the process dies. Who
+        was cancelled in the middle of something waits for his thread, too.
+        """
+        users = [(self._writing, object())]
+        users += [(self._reading, object()) for _ in range(_READERS)]
+        taken = []
+        try:
+            for limiter, borrower in users:
+                await limiter.acquire_on_behalf_of(borrower)
+                taken.append((limiter, borrower))
             self.close()
+        finally:
+            for limiter, borrower in taken:
+                limiter.release_on_behalf_of(borrower)
 
     def close(self) -> None:
         """Close the file; to be called when nobody uses it any more."""

@@ -15,15 +15,16 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from audiohook.errors import OutboxError
+from audiohook.notify.letter import Counts, Entry, Letter, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from audiohook.notify.letter import Settlement
 
 SECONDS = 1.0
 MINUTES = 60 * SECONDS
@@ -73,93 +74,6 @@ _TABLES: Final = (
     "CREATE INDEX ends ON notifications (state, settled_at) WHERE state != 'waiting'",
     "CREATE INDEX conversations ON notifications (conversation)",
 )
-
-
-class Standing(StrEnum):
-    """How a notification stands."""
-
-    WAITING = "waiting"
-    DEAD = "dead"
-    SENT = "sent"
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A notification on its way.
-
-    Attributes:
-        id: Its id.
-        stream: What it is kept in order with.
-        kind: What it tells, a word of `audiohook.notify.event.Kind`.
-        conversation: Of which conversation.
-        body: What is sent.
-        tries: How often that has failed.
-        since: Since when it is tried, in seconds since 1970.
-    """
-
-    id: str
-    stream: str
-    kind: str
-    conversation: str
-    body: bytes
-    tries: int = 0
-    since: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What has come of a try.
-
-    Attributes:
-        id: Of which notification.
-        state: How it stands now.
-        reason: Why it is not sent.
-        at: When it is tried again, if it waits; otherwise the time.
-    """
-
-    id: str
-    state: Standing
-    reason: str | None = None
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A notification as a person sees it.
-
-    Attributes:
-        id: Its id.
-        kind: What it tells.
-        conversation: Of which conversation.
-        state: How it stands.
-        since: Since when it was tried, in seconds since 1970.
-        tries: How often that has failed.
-        reason: Why.
-    """
-
-    id: str
-    kind: str
-    conversation: str
-    state: str
-    since: float
-    tries: int
-    reason: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How many there are.
-
-    Attributes:
-        waiting: That wait to be sent.
-        dead: That were given up.
-        oldest: Since when the oldest one waits, in seconds since 1970; None if none
-            does.
-    """
-
-    waiting: int
-    dead: int
-    oldest: float | None
 
 
 class Database:
@@ -377,6 +291,9 @@ class Database:
 
         Returns:
             How many notifications these were.
+
+        Raises:
+            OutboxError: It could not be done, or not to the last byte; ask again.
         """
         with self._transaction() as connection:
             done = connection.execute(
@@ -384,7 +301,11 @@ class Database:
             )
         # What was deleted must not stay in the log of the file either.
         with self._guarded() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            is_busy, *_ = connection.execute(
+                "PRAGMA wal_checkpoint(TRUNCATE)"
+            ).fetchone()
+        if is_busy:
+            raise OutboxError(f"{self._path}: somebody reads it all the time")
         return done.rowcount
 
     def set_aside(self) -> None:

@@ -16,8 +16,9 @@ import trio
 
 from audiohook.errors import OutboxError
 from audiohook.logs import Limiter
-from audiohook.notify.database import Counts, Database, Letter, Settlement
+from audiohook.notify.database import Database
 from audiohook.notify.event import Event, Kind, plain_id
+from audiohook.notify.letter import Counts, Letter, Settlement
 from audiohook.recording.journal import utc_text
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -12,13 +11,14 @@ import trio
 
 from audiohook._version import __version__
 from audiohook.errors import ReceiverError
+from audiohook.hosts import is_loopback
 from audiohook.notify.event import CONTENT_TYPE
 from audiohook.notify.signature import sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from audiohook.notify.database import Letter
+    from audiohook.notify.letter import Letter
 
 SECONDS = 1.0
 HOURS = 3600 * SECONDS
@@ -35,14 +35,6 @@ _GONE: Final = 410
 # What a wrong address or a wrong secret is answered with, whatever is sent.
 _MISLED: Final = frozenset({401, 403, 404, 405})
 _BUSY: Final = frozenset({429, 503})
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def make_client(url: str, *, connections: int) -> httpx.AsyncClient:
@@ -122,8 +114,10 @@ class Receiver:
             )
             answer = await self._http.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ssl.SSLError) as error:
+            # Not the error's own text, which may hold the address.
             raise ReceiverError(
-                f"{self._host} cannot be reached: {_shown(error)}", is_common=True
+                f"{self._host} cannot be reached: {type(error).__name__}",
+                is_common=True,
             ) from error
         try:
             if not answer.is_success:
@@ -170,8 +164,3 @@ def _retry_after(answer: httpx.Response) -> float | None:
     if not text.isascii() or not text.isdigit() or len(text) > len("86400"):
         return None
     return min(float(text), _LONGEST_HOLD)
-
-
-def _shown(error: Exception) -> str:
-    """Say what went wrong without what the address may hold."""
-    return type(error).__name__

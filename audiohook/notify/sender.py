@@ -12,7 +12,8 @@ import trio
 from audiohook.breaker import Breaker
 from audiohook.errors import OutboxError, ReceiverError
 from audiohook.logs import Limiter
-from audiohook.notify.database import Database, Letter, Settlement, Standing
+from audiohook.notify.database import Database
+from audiohook.notify.letter import Letter, Settlement, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

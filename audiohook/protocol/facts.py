@@ -149,7 +149,7 @@ class Facts:
             position: A duration.
             samples: Audio that has come.
         """
-        if not self.compares:
+        if not self.is_recorded or self.is_paused:  # `compares`, at less cost
             return []
         # Exact arithmetic costs 5.3 µs against 0.7 µs, and the threshold is a second.
         theirs = int(float(position[2:-1]) * SAMPLE_RATE_HZ)

@@ -38,6 +38,17 @@ def create_all(
         the disk as a whole refused.
     """
 
+def make_spares(spool_fd: int, names: list[bytes]) -> list[tuple[int, Lock]]:
+    """Make empty folders for calls to come, locked without open files.
+
+    Args:
+        spool_fd: The spool's folder.
+        names: Names that are not taken.
+
+    Returns:
+        Of each an errno or 0, and its lock. It ends with the first that was not made.
+    """
+
 class Journals:
     def __init__(self, spool_fd: int) -> None: ...
     def append_all(

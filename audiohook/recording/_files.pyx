@@ -296,22 +296,51 @@ cdef int take_spare(int spool, Making *m, int64_t room) noexcept nogil:
     return code
 
 
-cdef int make_folder(int spool, Making *m, int64_t room) noexcept nogil:
-    """Makes a call of nothing, and leaves nothing if that fails; an errno, or 0."""
-    cdef int code = 0
+cdef int make_files(int spool, Making *m) noexcept nogil:
+    """Makes an empty folder of a call, locked; an errno, or 0.
+
+    If it fails, what there is has to be undone, but for a folder that is not ours.
+    """
     if mkdirat(spool, m.fresh, 0o700) < 0:
+        m.fresh = NULL
         return errno
     m.journal_fd = open_in(spool, m.fresh, JOURNAL, CREATE_FLAGS)
     if m.journal_fd < 0 or flock(m.journal_fd, LOCK_EX | LOCK_NB) < 0:
-        code = errno
+        return errno
+    m.audio_fd = open_in(spool, m.fresh, AUDIO, CREATE_FLAGS)
+    return errno if m.audio_fd < 0 else 0
+
+
+cdef void undo(int spool, Making *m) noexcept nogil:
+    """Leaves nothing of a folder that was made."""
+    if m.fresh == NULL:
+        return
+    unlink_in(spool, m.fresh, AUDIO)
+    unlink_in(spool, m.fresh, JOURNAL)
+    close_both(m)
+    unlinkat(spool, m.fresh, AT_REMOVEDIR)
+
+
+cdef int make_folder(int spool, Making *m, int64_t room) noexcept nogil:
+    """Makes a call of nothing, and leaves nothing if that fails; an errno, or 0."""
+    cdef int code = make_files(spool, m)
     if code == 0:
-        m.audio_fd = open_in(spool, m.fresh, AUDIO, CREATE_FLAGS)
-        code = errno if m.audio_fd < 0 else begin(spool, m.fresh, m, room)
+        code = begin(spool, m.fresh, m, room)
     if code != 0:
-        unlink_in(spool, m.fresh, AUDIO)
-        unlink_in(spool, m.fresh, JOURNAL)
-        close_both(m)
-        unlinkat(spool, m.fresh, AT_REMOVEDIR)
+        undo(spool, m)
+    return code
+
+
+cdef int make_spare(int spool, Making *m) noexcept nogil:
+    """Makes an empty folder for a call to come, likewise."""
+    cdef int code = make_files(spool, m)
+    if code == 0:
+        m.address = hold_file(m.journal_fd)
+        # It is not worth an open file.
+        code = errno if m.address == NULL else 0
+    if code != 0:
+        undo(spool, m)
+    close_both(m)
     return code
 
 
@@ -363,6 +392,33 @@ def create_all(
             made.append(
                 (makings[i].error, makings[i].number, makings[i].audio_fd, lock)
             )
+        return made
+    finally:
+        free(makings)
+
+
+def make_spares(int spool_fd, list names):
+    cdef Py_ssize_t i, count = len(names), done = 0
+    cdef Making *makings
+    cdef Lock lock
+    makings = <Making *>calloc(<size_t>count + 1, sizeof(Making))
+    if makings == NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            makings[i].fresh = chars(names[i])
+            makings[i].audio_fd = makings[i].journal_fd = -1
+        with nogil:
+            while done < count:
+                makings[done].error = make_spare(spool_fd, &makings[done])
+                done += 1
+                if makings[done - 1].error != 0:
+                    break
+        made = []
+        for i in range(done):
+            lock = Lock()
+            lock.address = makings[i].address
+            made.append((makings[i].error, lock))
         return made
     finally:
         free(makings)

@@ -333,6 +333,23 @@ def create(
     ]
 
 
+def make_spares(spool_fd: int, count: int) -> tuple[list[Spare], OSError | None]:
+    """Make empty folders for calls to come; only where locks last without files.
+
+    Returns:
+        Those that were made, and why there are no more of them.
+    """
+    names = [f"{NEW}{secrets.token_hex(8)}" for _ in range(count)]
+    made = _files.make_spares(spool_fd, [name.encode() for name in names])
+    spares = [
+        Spare(name, lock)
+        for name, (code, lock) in zip(names, made, strict=False)
+        if not code
+    ]
+    code = made[-1][0] if made else 0
+    return spares, OSError(code, os.strerror(code)) if code else None
+
+
 def _made_files(
     request: tuple[str, bytes],
     spare: Spare | None,

@@ -150,7 +150,10 @@ def request_headers(options: CallOptions, *, now: float) -> list[tuple[bytes, by
         try:
             secret = decode_secret(options.client_secret)
         except ValueError as error:
-            raise ConfigError("the client secret is not base64") from error
+            raise ConfigError(
+                "--client-secret: the client secret is not base64; for example"
+                " bXktc2VjcmV0"
+            ) from error
         endpoint = options.endpoint
         host = (b"Host", endpoint.authority.encode())
         headers += sign(

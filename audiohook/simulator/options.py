@@ -122,9 +122,13 @@ def parse_custom_config(text: str) -> dict[str, object]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the custom configuration is not JSON: {error}") from error
+        raise ConfigError(
+            f"--custom-config: is not JSON ({error}); for example '{{\"a\": 1}}'"
+        ) from error
     if not isinstance(value, dict):
-        raise ConfigError('the custom configuration is not a JSON object, as {"a": 1}')
+        raise ConfigError(
+            "--custom-config: is not a JSON object; for example '{\"a\": 1}'"
+        )
     return value
 
 
@@ -227,7 +231,10 @@ class CallOptions:
         self._check_frames()
         self._check_times()
         if self.client_secret and not self.api_key:
-            raise ConfigError("a client secret needs the API key that it belongs to")
+            raise ConfigError(
+                "--client-secret: a client secret needs the API key that it belongs to;"
+                " for example --api-key KEY"
+            )
         # Ids need not be UUIDs: a server is to be tried with wrong ones, too.
         values = {
             "API key": self.api_key or "",
@@ -241,10 +248,14 @@ class CallOptions:
         if self.channels is not None and sorted(set(self.channels)) != sorted(
             self.channels
         ):
-            raise ConfigError("the two channels cannot have the same name")
+            raise ConfigError(
+                "--channels: cannot have the same name twice; for example"
+                " --channels internal,external"
+            )
         if len(json.dumps(self.custom_config)) > MAX_CUSTOM_CONFIG_BYTES:
             raise ConfigError(
-                f"the custom configuration exceeds {MAX_CUSTOM_CONFIG_BYTES:,} bytes"
+                f"--custom-config: is longer than {MAX_CUSTOM_CONFIG_BYTES:,} bytes,"
+                " which Genesys does not allow"
             )
 
     @property
@@ -256,16 +267,20 @@ class CallOptions:
         most = MAX_FRAME_BYTES // MAX_CHANNELS
         if not 1 <= self.frame_ms * SAMPLE_RATE_HZ // 1000 <= most:
             raise ConfigError(
-                f"a frame of {self.frame_ms} ms: between 1 and 4000 is possible"
+                f"--frame-ms: must be from 1 to {most * 1000 // SAMPLE_RATE_HZ}; for"
+                " example --frame-ms 200"
             )
         if not all(1 <= samples <= most for samples in self.frame_samples):
             raise ConfigError(f"frames have between 1 and {most:,} samples a channel")
 
     def _check_times(self) -> None:
-        times = [self.duration, *(at for at, _ in self.updates)]
-        times += [value for span in (*self.pauses, *self.discards) for value in span]
-        times += [at for at, _, _ in self.errors]
-        if self.hang_up_at is not None:
-            times.append(self.hang_up_at)
-        if not all(math.isfinite(value) and value >= 0 for value in times):
-            raise ConfigError("times are seconds from 0 on")
+        for what, times in (
+            ("--duration", [self.duration]),
+            ("--pause", [value for span in self.pauses for value in span]),
+            ("--discard", [value for span in self.discards for value in span]),
+            ("updates", [at for at, _ in self.updates]),
+            ("errors", [at for at, _, _ in self.errors]),
+            ("--hang-up-at", [] if self.hang_up_at is None else [self.hang_up_at]),
+        ):
+            if not all(math.isfinite(value) and value >= 0 for value in times):
+                raise ConfigError(f"{what}: times must be seconds from 0 on")

@@ -17,7 +17,7 @@ from audiohook.storage.layout import kind_of
 from audiohook.storage.policy import KIND_TAG
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from audiohook.storage.s3_body import Body
     from audiohook.storage.s3_traces import VersionPage
@@ -35,7 +35,8 @@ class S3Options:
         kms_key_id: ARN or id, for ``aws:kms``; without it AWS's own key is used.
         storage_class: Such as ``STANDARD_IA``; None leaves it to the bucket.
         tags: Put on every object; they need a permission of their own.
-        tags_kinds: Whether each object gets a tag that says what it is, too.
+        tags_kinds: Tells whether each object gets a tag that says what it is, too;
+            asked of each, since API keys that ask for it may come at any time.
         expected_bucket_owner: Account number that the bucket must belong to.
         connect_limit: Longest time to connect, and to hand over 128 KiB of a body,
             in seconds.
@@ -52,7 +53,7 @@ class S3Options:
     kms_key_id: str | None = None
     storage_class: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
-    tags_kinds: bool = False
+    tags_kinds: Callable[[], bool] = lambda: False
     expected_bucket_owner: str | None = None
     connect_limit: float = 10 * SECONDS
     silence_limit: float = 60 * SECONDS
@@ -65,7 +66,7 @@ class S3Options:
     def for_object(self, key: str) -> dict[str, str]:
         """Return parameters of the calls that make an object."""
         tags = dict(self.tags)
-        if self.tags_kinds:
+        if self.tags_kinds():
             tags[KIND_TAG] = kind_of(key)
         chosen = {
             "ServerSideEncryption": self.encryption,

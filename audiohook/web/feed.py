@@ -13,19 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
-
-from audiohook.web.text import visible
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from audiohook.web.pages import Pages
-    from audiohook.web.surroundings import LiveCall, LiveView, Surroundings
+    from starlette.responses import Response
+
+    from audiohook.web.gate import Visit
 
 SECONDS = 1.0
-
-MOST_CALLS: Final = 50
-"""Calls that are shown one by one."""
 
 MOST_VIEWERS: Final = 20
 """Who may look at a time."""
@@ -35,11 +32,9 @@ _INTERVAL: Final = 1 * SECONDS
 _LIFE: Final = 50 * SECONDS
 # A viewer that takes no more for so long is not waited for.
 _PATIENCE: Final = 2 * SECONDS
-# An average over a longer time would say nothing of now.
-_LONGEST_AVERAGE: Final = 5 * SECONDS
 
 State = dict[str, Any]
-"""What is shown, as JSON has it: ``totals`` and, by their sessions, ``calls``."""
+"""What is shown, as JSON has it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,21 +65,29 @@ class Frame:
         return text
 
 
+def new_fields(old: State, new: State) -> State:
+    """Return the fields of a state that are not as they were."""
+    return {name: value for name, value in new.items() if old.get(name, ...) != value}
+
+
 class Feed:
     """Looks for all viewers.
 
     Args:
-        surroundings: What the page knows of the service.
-        pages: Knows what may be shown.
+        look: Looks once.
+        difference: Tells what changes one state into the next.
     """
 
-    def __init__(self, surroundings: Surroundings, pages: Pages) -> None:
-        self._around = surroundings
-        self._pages = pages
+    def __init__(
+        self,
+        look: Callable[[], Awaitable[State]],
+        difference: Callable[[State, State], State] = new_fields,
+    ) -> None:
+        self._look_once = look
+        self._difference = difference
         self._lock = trio.Lock()
         self._latest: Frame | None = None
         self._looked_at = -math.inf
-        self._audio_bytes = 0
         self.viewers = 0
 
     async def latest(self) -> Frame:
@@ -104,6 +107,19 @@ class Feed:
                 await self._look()
             assert self._latest is not None
             return self._latest
+
+    async def answer(self, visit: Visit) -> Response:
+        """Send a viewer what changes, once a second."""
+        if visit.request.method == "HEAD":
+            # A script asks whether it would be let in.
+            return PlainTextResponse("")
+        if self.viewers >= MOST_VIEWERS:
+            return PlainTextResponse("too many viewers\n", 503, {"retry-after": "10"})
+        return StreamingResponse(
+            self.events(),
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+            media_type="text/event-stream",
+        )
 
     async def events(self) -> AsyncIterator[bytes]:
         """Yield server-sent events for one viewer, for a while."""
@@ -126,78 +142,9 @@ class Feed:
             self.viewers -= 1
 
     async def _look(self) -> None:
-        before, elapsed = self._latest, trio.current_time() - self._looked_at
-        view = await self._around.live(MOST_CALLS)
-        rate = None
-        if elapsed <= _LONGEST_AVERAGE:
-            rate = round((view.audio_bytes - self._audio_bytes) / elapsed)
+        before = self._latest
+        state = await self._look_once()
         self._looked_at = trio.current_time()
-        self._audio_bytes = view.audio_bytes
-        state = self._state_of(view, rate)
         number = 1 if before is None else before.number + 1
-        change = {} if before is None else difference(before.state, state)
+        change = {} if before is None else self._difference(before.state, state)
         self._latest = Frame(number, state, change)
-
-    def _state_of(self, view: LiveView, rate: int | None) -> State:
-        return {
-            "totals": {
-                "now": round(self._around.clock()),
-                "live": view.live,
-                "shown": len(view.calls),
-                "handshakes": view.handshakes,
-                "refused": {name: n for name, n in view.refused.items() if n},
-                "turnedAway": {name: n for name, n in view.turned_away.items() if n},
-                "rate": rate,
-                "lag": round(view.lag, 3),
-                "worstLag": round(view.worst_lag, 3),
-                "draining": view.draining,
-                "canRecord": view.can_record,
-                "refusal": view.refusal,
-            },
-            "calls": {each.session: self._row(each) for each in view.calls},
-        }
-
-    def _row(self, call: LiveCall) -> Mapping[str, Any]:
-        return {
-            "conversation": visible(call.conversation),
-            "participant": visible(call.participant),
-            "from": self._pages.number(call.ani),
-            "name": self._pages.name(call.ani_name),
-            "to": self._pages.number(call.dnis),
-            "language": visible(call.language or ""),
-            "state": call.state,
-            "held": call.held,
-            "began": round(call.began),
-            "pinged": None if call.pinged is None else round(call.pinged),
-            "gaps": call.gaps,
-            "gapSeconds": round(call.gap_seconds, 1),
-            "lostSeconds": round(call.lost_seconds, 1),
-            "levels": [[each.channel, each.peak, each.rms] for each in call.levels],
-        }
-
-
-def difference(old: State, new: State) -> State:
-    """Return what changes the one state into the other.
-
-    Each call has the fields that are new; one that is gone has None. The order of
-    the calls follows from when they began.
-    """
-    calls: State = dict.fromkeys(old["calls"].keys() - new["calls"].keys())
-    for session, row in new["calls"].items():
-        known = old["calls"].get(session, {})
-        fields = {
-            name: value for name, value in row.items() if known.get(name, ...) != value
-        }
-        if fields:
-            calls[session] = fields
-    totals = {
-        name: value
-        for name, value in new["totals"].items()
-        if old["totals"].get(name, ...) != value
-    }
-    change: State = {}
-    if totals:
-        change["totals"] = totals
-    if calls:
-        change["calls"] = calls
-    return change

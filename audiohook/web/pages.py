@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import PlainTextResponse, Response
 
 from audiohook import __version__
@@ -105,6 +106,18 @@ class Pages:
             },
             media_type="text/html",
         )
+
+    def part(self, template: str, block: str, **context: object) -> Markup:
+        """Make a part of a page, to be put into one that somebody has.
+
+        Args:
+            template: Name of a template.
+            block: Name of a block of it.
+            **context: For the template.
+        """
+        found = self._templates.get_template(template)
+        # Made by a template, which has escaped what is in it.
+        return Markup("".join(found.blocks[block](found.new_context(context))))  # noqa: S704
 
     async def file(self, request: Request) -> Response:
         """Send a style, a script or a picture."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from audiohook.web.call import CallPages
-from audiohook.web.feed import Feed
 from audiohook.web.gate import Gate
 from audiohook.web.live import LivePages
 from audiohook.web.pages import Pages
@@ -35,14 +34,16 @@ def make_routes(
     """
     pages = Pages(show_numbers=show_numbers)
     gate = Gate(access, pages, log=surroundings.log)
-    live = LivePages(Feed(surroundings, pages))
-    waiting = WaitingPages(surroundings)
+    live = LivePages(surroundings, pages)
+    waiting = WaitingPages(surroundings, pages)
     recordings = RecordingPages(surroundings)
     calls = CallPages(surroundings, pages)
     return [
         Route("/", gate.endpoint(live.show)),
-        Route("/live/events", gate.endpoint(live.events)),
+        Route("/live", gate.endpoint(live.find)),
+        Route("/live/events", gate.endpoint(live.feed.answer)),
         Route("/waiting", gate.endpoint(waiting.show)),
+        Route("/waiting/events", gate.endpoint(waiting.feed.answer)),
         Route("/waiting/retry", gate.endpoint(waiting.retry), methods=["POST"]),
         Route("/recordings", gate.endpoint(recordings.show)),
         Route("/calls/{name}", gate.endpoint(calls.show)),

@@ -100,6 +100,36 @@ class LiveView:
 
 
 @dataclass(frozen=True, slots=True)
+class LivePlace:
+    """A place in the list of live calls, which goes on while somebody reads it.
+
+    Attributes:
+        session: Of the call that is there.
+        began: When that came, in seconds since 1970, if it is gone meanwhile.
+    """
+
+    session: str
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFound:
+    """A page of the list of live calls.
+
+    Attributes:
+        calls: Those on it, the newest first.
+        listed: How many live calls there are that can be shown.
+        matching: How many of them are what was looked for.
+        next: Where the page has ended; None if there is none after it.
+    """
+
+    calls: Sequence[LiveCall] = ()
+    listed: int = 0
+    matching: int = 0
+    next: LivePlace | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingCall:
     """A call that is over and not done.
 
@@ -177,6 +207,7 @@ class Surroundings:
 
     Attributes:
         live: Looks at what goes on, and at so many of the newest calls.
+        find_live: Finds live calls by a text, after a place, so many at most.
         waiting: Looks at what is not done, and at so many calls of each kind.
         retry: Tries all of it again at once.
         index: Finds recordings.
@@ -187,6 +218,7 @@ class Surroundings:
     """
 
     live: Callable[[int], Awaitable[LiveView]]
+    find_live: Callable[[str, LivePlace | None, int], Awaitable[LiveFound]]
     waiting: Callable[[int], Awaitable[WaitingView]]
     retry: Callable[[], None]
     index: CallIndex

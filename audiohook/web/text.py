@@ -98,6 +98,16 @@ def moment(text: str | None) -> Markup:
     )
 
 
+def due(at: float) -> Markup:
+    """Write when something is to happen, which a script counts down to.
+
+    Args:
+        at: Seconds since 1970.
+    """
+    text = datetime.fromtimestamp(round(at), UTC).isoformat(timespec="milliseconds")
+    return Markup('<span data-due="{}">at {}</span>').format(round(at), moment(text))
+
+
 def span(seconds: float) -> str:
     """Write how long something lasts: ``0:07``, ``12:34`` or ``1:02:03``."""
     whole = max(0, round(seconds))
@@ -123,6 +133,7 @@ def plain(text: str) -> Markup:
 
 
 FILTERS: Final[Mapping[str, Callable[..., str]]] = {
+    "due": due,
     "foreign": isolated,
     "foreign_lines": plain,
     "moment": moment,

@@ -9,37 +9,47 @@ from starlette.responses import RedirectResponse
 
 from audiohook.admission import TokenBucket
 from audiohook.setting_values import Rate
+from audiohook.web.feed import Feed
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
+    from audiohook.web.feed import State
     from audiohook.web.gate import Visit
+    from audiohook.web.pages import Pages
     from audiohook.web.surroundings import Surroundings
 
 # Calls that are shown one by one, of each kind.
 _MOST_CALLS: Final = 50
 # To try all again costs as many requests as there are calls.
 _RETRIES: Final = Rate(0.2, 2)
+# Parts of the page, by the blocks of its template, that are sent when they change.
+_PARTS: Final = ("faults", "figures", "parked", "oldest")
 
 
 class WaitingPages:
-    """Shows what waits, and has it tried again.
+    """Shows what waits as it changes, and has it tried again.
+
+    What changes is sent as HTML: it is the same template that makes the page, so
+    what calls say is escaped in one place.
 
     Args:
         surroundings: What the page knows of the service.
+        pages: Makes pages.
     """
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: Surroundings, pages: Pages) -> None:
         self._around = surroundings
+        self._pages = pages
         self._retries: TokenBucket | None = None
+        self.feed = Feed(self._look)
 
     async def show(self, visit: Visit) -> Response:
-        """Show all that waits."""
-        view = await self._around.waiting(_MOST_CALLS)
+        """Show all that waits; a script goes on from there."""
+        frame = await self.feed.latest()
         return visit.render(
             "waiting.html",
-            found=view,
-            index=self._around.index.statistics(),
+            parts=frame.state,
             tried=visit.request.query_params.get("tried", ""),
         )
 
@@ -53,3 +63,21 @@ class WaitingPages:
         self._around.retry()
         self._around.log.info("retry_asked")
         return RedirectResponse("/waiting?tried=yes", 303)
+
+    async def _look(self) -> State:
+        """Look once: ``now``, and the parts of the page by their names."""
+        view = await self._around.waiting(_MOST_CALLS)
+        now = self._around.clock()
+        return {
+            "now": round(now),
+            **{
+                name: self._pages.part(
+                    "waiting_parts.html",
+                    name,
+                    found=view,
+                    index=self._around.index.statistics(),
+                    now=now,
+                )
+                for name in _PARTS
+            },
+        }

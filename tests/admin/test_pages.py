@@ -224,7 +224,7 @@ async def test_page_does_not_grow_with_what_happens(
             metrics.opening.observe(0.3)
     service.desk.states["open"] = 3000
     service.now = replace(
-        service.now, deliveries=FakeDeliveries(waiting=900, fault="away")
+        service.now, deliveries=FakeDeliveries(waiting=900), store_fault="away"
     )
     await trio.sleep(1)
     after = (await client.get("/metrics")).text

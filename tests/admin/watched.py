@@ -23,6 +23,7 @@ NOW = 1_800_000_000.0
 @dataclass(frozen=True)
 class FakePump:
     passes: int = 7
+    lag: float = 0.0
     worst_lag: float = 0.25
     buffered_bytes: int = 1600
     failed_writes: int = 0
@@ -67,6 +68,7 @@ class FakeStatistics:
     pump: FakePump = FakePump()
     spool: FakeSpool = FakeSpool()
     deliveries: FakeDeliveries = FakeDeliveries()
+    store_fault: str | None = None
     transcriptions: FakeTranscriptions | None = FakeTranscriptions()
     notifications: FakeNotifications | None = FakeNotifications()
 

@@ -399,7 +399,8 @@ async def test_index_that_cannot_be_read(api: Api, tmp_path: Path) -> None:
 
 
 def test_document_is_of_all_operations_and_of_nothing_else() -> None:
-    known = operations_of(cast("Any", _Nobody()), cast("Any", _Nobody()))
+    nobody = cast("Any", _Nobody())
+    known = operations_of(nobody, nobody, nobody, nobody)
     (document,) = (each for each in known if each.id == "showDocument")
     shown = json.loads(trio.run(_text_of, document))
     listed = {

@@ -389,7 +389,7 @@ async def test_the_size_of_the_bucket_costs_nothing(tmp_path: Path) -> None:
     [
         ([], {}, 0, "3 calls stored (0 cut off), 0 live, 0 things missing or wrong;"),
         (["--json"], {}, 0, '"findings": []'),
-        (["--day", "yesterday"], {}, 2, "audit: --day is no day; for example"),
+        (["--day", "yesterday"], {}, 2, "--day: 'yesterday' is no day; for example"),
         ([], {"API_KEYS_FILE": "absent.json"}, 2, "absent.json cannot be read"),
         (
             [],

@@ -202,16 +202,22 @@ def test_permissions_have_what_keys_in_a_secret_need(
     assert described["unread"].endswith("cannot be read (Denied)")
 
 
-def test_days_of_keys_in_a_secret_that_no_tag_tells_are_named(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_days_of_keys_in_a_secret_are_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {"a-key": {"secret": "", "prefix": "a/", "keep_audio_days": 5}}
     monkeypatch.setattr(
         "audiohook.key_ring.fetch_secret", lambda _: json.dumps(keys).encode()
     )
     chosen = load(s3_bucket="main", api_keys_secret="audiohook/keys")
-    (line,) = json.loads(describe_permissions(chosen))["unheeded"]
-    assert "other days for audio than for transcripts" in line
+    described = json.loads(describe_permissions(chosen))
+    assert "unheeded" not in described
+    # Objects have to say what they are, and the rules go by that.
+    assert "s3:PutObjectTagging" in json.dumps(described["policy"])
+    tags = [
+        rule["Filter"]["And"]["Tags"]
+        for rule in described["lifecycle"]["Rules"]
+        if "And" in rule["Filter"]
+    ]
+    assert tags == [[{"Key": "audiohook-kind", "Value": "audio"}]]
 
 
 async def test_each_bucket_and_prefix_of_a_key_is_tried(

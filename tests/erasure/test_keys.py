@@ -80,6 +80,7 @@ def test_commands_end_with_2_if_keys_cannot_be_read(tmp_path: Path) -> None:
         ("erase", MINE, "--yes"),
         ("erase", MINE, "--dry-run"),
         ("audit", "--day", "2026-11-22"),
+        ("index",),
     ):
         done = run(tmp_path, *arguments, **SECRET)
         assert done.returncode == 2, done.stderr

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 import structlog
 import trio
+import trio.testing
 
 from audiohook.errors import UploadError
 from audiohook.index import keeper
-from audiohook.index.database import FILE_NAME
+from audiohook.index.database import FILE_NAME, Database
 from audiohook.index.keeper import CallIndex
 from audiohook.index.search import Query
 from audiohook.storage.base import BytesBlob, ListableStore
@@ -211,4 +213,42 @@ async def test_names_in_a_bucket_come_page_by_page(s3: S3Store, tmp_path: Path) 
     index = CallIndex(tmp_path / "index", s3, places=lambda: ["listed/"], log=log)
     assert (await index.build()).taken == 12
     assert len(await found(index, number="301000005")) == 1
+    index.close()
+
+
+async def test_file_is_not_closed_under_whoever_is_at_it(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    order: list[str] = []
+    close = Database.close
+
+    def noted_close(self: Database) -> None:
+        order.append("closed")
+        close(self)
+
+    def slow_erase(_self: Database, _conversation: str, _session: str | None) -> int:
+        begun.set()
+        assert may_end.wait(20)
+        order.append("erased")
+        return 0
+
+    monkeypatch.setattr(Database, "close", noted_close)
+    monkeypatch.setattr(Database, "erase", slow_erase)
+    index = index_of(tmp_path, shelf)
+
+    async def let_it_end() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        may_end.set()
+
+    async with trio.open_nursery() as others:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(index.run)
+            nursery.start_soon(index.erase, "conversation")
+            await wait_until(begun.is_set)
+            others.start_soon(let_it_end)
+            nursery.cancel_scope.cancel()
+    assert order == ["erased", "closed", "closed", "closed"]
+    # Who asks later is not kept waiting.
+    assert await found(index) == []
     index.close()

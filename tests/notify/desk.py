@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.errors import ReceiverError
-    from audiohook.notify.database import Database, Letter
+    from audiohook.notify.database import Database
     from audiohook.notify.event import Kind
+    from audiohook.notify.letter import Letter
 
 T = TypeVar("T")
 

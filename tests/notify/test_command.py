@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from audiohook.notify.database import Database, Letter, Settlement, Standing
+from audiohook.notify.database import Database
+from audiohook.notify.letter import Letter, Settlement, Standing
 from tests.notify.reader import SECRET
 from tests.notify.test_telling import Ear, telling
 from tests.test_cli import run

@@ -9,8 +9,8 @@ import trio
 
 from audiohook.errors import ReceiverError
 from audiohook.notify import receiver as receiver_module
-from audiohook.notify.database import Letter
-from audiohook.notify.receiver import Receiver, is_loopback, make_client
+from audiohook.notify.letter import Letter
+from audiohook.notify.receiver import Receiver, make_client
 from audiohook.setting_values import decode_notify_secrets
 from tests.notify.reader import OTHER_SECRET, SECRET, verify
 from tests.transcription.scripted_server import (
@@ -143,8 +143,3 @@ async def test_nobody_there_is_the_receivers_fault() -> None:
         with pytest.raises(ReceiverError, match="cannot be reached") as found:
             await nobody.take(LETTER)
     assert found.value.is_common
-
-
-def test_loopback_is_known_by_name_and_address() -> None:
-    assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
-    assert not any(map(is_loopback, ["example.com", "10.0.0.1", "localhost.evil.com"]))

@@ -7,15 +7,16 @@ import trio
 import trio.testing
 
 from audiohook.errors import ReceiverError
-from audiohook.notify.database import Database, Standing
+from audiohook.notify.database import Database
 from audiohook.notify.event import Kind
+from audiohook.notify.letter import Standing
 from audiohook.notify.sender import LIFETIME, PARALLEL
 from tests.notify.desk import LOOK_INTERVAL, FakeReceiver, desk, now
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from audiohook.notify.database import Letter
+    from audiohook.notify.letter import Letter
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import trio
@@ -85,12 +86,12 @@ def entries(folder: Path) -> set[str]:
 
 @asynccontextmanager
 async def running(
-    folder: Path, low_water_bytes: int = 0, spares: int = 0
+    folder: Path, low_water_bytes: int = 0, spares: int = 0, ahead: int = 0
 ) -> AsyncIterator[Spool]:
     """A spool that runs while the block does; without spares it deletes calls."""
     spool = Spool(folder, low_water_bytes=low_water_bytes, spares=spares)
     async with trio.open_nursery() as nursery:
-        await nursery.start(spool.run)
+        await nursery.start(partial(spool.run, ahead=ahead))
         yield spool
         nursery.cancel_scope.cancel()
 

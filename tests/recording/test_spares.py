@@ -16,7 +16,8 @@ import trio
 
 from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import GapKind
-from audiohook.recording import disk, leftovers
+from audiohook.recording import _files, disk, leftovers
+from audiohook.recording import spool as spool_module
 from audiohook.recording._files import Journals, Lock
 from audiohook.recording.journal import (
     Delivered,
@@ -33,6 +34,7 @@ from tests.recording.factory import (
     make_opened,
     running,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -231,6 +233,100 @@ async def test_call_in_a_folder_used_again_is_as_old_as_it_is(tmp_path: Path) ->
 def age(folder: Path) -> None:
     for path in (folder, *folder.iterdir()):
         os.utime(path, (LONG_AGO, LONG_AGO))
+
+
+# Made ahead
+
+
+async def test_folders_are_made_ahead_and_again_when_half_are_left(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, spares=100, ahead=40) as spool:
+        await wait_until(lambda: spool._spares_left == 40)
+        for spare in spares_of(tmp_path):
+            assert contents(spare) == {disk.JOURNAL: b"", disk.AUDIO: b""}
+            assert is_locked(spare)
+        made = {path.stat().st_ino for path in spares_of(tmp_path)}
+        calls = await _created(spool, 20)
+        assert {call.folder.stat().st_ino for call in calls} < made
+        await trio.sleep(0.2)
+        assert len(spares_of(tmp_path)) == 20
+        for call in calls:
+            assert blocks(call.folder) > 0
+            await store(spool, call)
+        assert len(spares_of(tmp_path)) == 40
+        await _created(spool, 21)
+        await wait_until(lambda: len(spares_of(tmp_path)) == 40)
+        assert spool.statistics().faults == 0
+    assert not any(map(is_locked, spares_of(tmp_path)))
+
+
+async def test_no_more_folders_are_made_ahead_than_are_kept(tmp_path: Path) -> None:
+    async with running(tmp_path, spares=3, ahead=40):
+        await wait_until(lambda: len(spares_of(tmp_path)) == 3)
+        await trio.sleep(0.2)
+        assert len(spares_of(tmp_path)) == 3
+
+
+async def test_no_folders_are_made_ahead_where_locks_need_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "locks_last", lambda _fd: False)
+    async with running(tmp_path, spares=4, ahead=4):
+        await trio.sleep(0.2)
+        assert entries(tmp_path) == set()
+
+
+async def test_disk_without_room_is_not_filled_with_folders(tmp_path: Path) -> None:
+    async with running(tmp_path, spares=4, ahead=4, low_water_bytes=2**60):
+        await trio.sleep(0.2)
+        assert entries(tmp_path) == set()
+
+
+async def test_folders_ahead_are_tried_again_once_the_disk_makes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_AHEAD_RETRY", 0.01)
+    make, refusals = disk.make_spares, [2]
+
+    def refuse_at_first(
+        spool_fd: int, count: int
+    ) -> tuple[list[disk.Spare], OSError | None]:
+        if refusals[0]:
+            refusals[0] -= 1
+            spares, _ = make(spool_fd, 1)
+            return spares, OSError(errno.ENOSPC, "no room")
+        return make(spool_fd, count)
+
+    monkeypatch.setattr(disk, "make_spares", refuse_at_first)
+    async with running(tmp_path, spares=8, ahead=5) as spool:
+        await wait_until(lambda: len(spares_of(tmp_path)) == 5)
+        assert all(map(is_locked, spares_of(tmp_path)))
+        assert len(await _created(spool, 5)) == 5
+
+
+def test_spare_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    spool_fd = disk.open_spool(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        (spare,), failure = disk.make_spares(spool_fd, 1)
+        assert failure is None
+        next_fd = os.dup(spool_fd)
+        os.close(next_fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_fd + 1, hard))
+        spares, failure = disk.make_spares(spool_fd, 3)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert spares == []
+        assert failure is not None
+        assert failure.errno == errno.EMFILE
+        assert entries(tmp_path) == {spare.name}
+        # Names that are taken are somebody else's.
+        ((code, lock),) = _files.make_spares(spool_fd, [spare.name.encode()])
+        assert (code, lock.held) == (errno.EEXIST, False)
+        assert contents(tmp_path / spare.name) == {disk.JOURNAL: b"", disk.AUDIO: b""}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(spool_fd)
 
 
 # Killed between any two steps

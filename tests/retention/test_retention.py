@@ -302,7 +302,9 @@ async def test_objects_say_what_they_are_where_rules_have_to_know(
     bucket_client: Any,  # noqa: ANN401
 ) -> None:
     bucket = new_bucket(bucket_client)
-    store = S3Store(bucket, options=S3Options(tags={"team": "a"}, tags_kinds=True))
+    store = S3Store(
+        bucket, options=S3Options(tags={"team": "a"}, tags_kinds=lambda: True)
+    )
     for file in (*AUDIO, *TEXTS, "call.json"):
         key = f"{FOLDER}/{file}"
         await store.put(key, BytesBlob(b"x"), metadata={}, token="t")

@@ -66,35 +66,39 @@ def test_span() -> None:
 def test_custom_config() -> None:
     assert parse_custom_config('{"a": {"b": [1, null]}}') == {"a": {"b": [1, None]}}
     for text in ("", "[]", "{", "[" * 100_000):
-        with pytest.raises(ConfigError, match="custom configuration"):
+        with pytest.raises(ConfigError, match=r"^--custom-config: is not (a )?JSON"):
             parse_custom_config(text)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "words"),
     [
-        {"frame_ms": 0},
-        {"frame_ms": 4001},
-        {"frame_samples": (0,)},
-        {"frame_samples": (32_001,)},
-        {"duration": -1.0},
-        {"duration": float("nan")},
-        {"pauses": ((0.0, -1.0),)},
-        {"discards": ((float("inf"), 1.0),)},
-        {"updates": ((-1.0, "en"),)},
-        {"errors": ((-1.0, 400, ""),)},
-        {"hang_up_at": -0.1},
-        {"client_secret": "YWJj"},
-        {"api_key": "ü"},
-        {"api_key": "a\nb"},
-        {"session_id": "a\r\nX: y"},
-        {"channels": (Channel.EXTERNAL, Channel.EXTERNAL)},
-        {"custom_config": {"a": "x" * 60_000}},
+        ({"frame_ms": 0}, "--frame-ms: must be from 1 to 4000"),
+        ({"frame_ms": 4001}, "--frame-ms: must be from 1 to 4000"),
+        ({"frame_samples": (0,)}, "frames have between 1 and 32,000 samples"),
+        ({"frame_samples": (32_001,)}, "frames have between 1 and 32,000 samples"),
+        ({"duration": -1.0}, "--duration: times must be"),
+        ({"duration": float("nan")}, "--duration: times must be"),
+        ({"pauses": ((0.0, -1.0),)}, "--pause: times must be"),
+        ({"discards": ((float("inf"), 1.0),)}, "--discard: times must be"),
+        ({"updates": ((-1.0, "en"),)}, "updates: times must be"),
+        ({"errors": ((-1.0, 400, ""),)}, "errors: times must be"),
+        ({"hang_up_at": -0.1}, "--hang-up-at: times must be"),
+        ({"client_secret": "YWJj"}, "--client-secret: a client secret needs"),
+        ({"api_key": "ü"}, "no header can carry the characters of the API key"),
+        ({"api_key": "a\nb"}, "no header can carry the characters of the API key"),
+        ({"session_id": "a\r\nX: y"}, "no header can carry .* session id"),
+        (
+            {"channels": (Channel.EXTERNAL, Channel.EXTERNAL)},
+            "--channels: cannot have the same name twice",
+        ),
+        ({"custom_config": {"a": "x" * 60_000}}, "--custom-config: is longer than"),
     ],
 )
-def test_bad_options(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
+def test_bad_options(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}") as caught:
         CallOptions(uri="ws://h/", **options)
+    assert "\n" not in str(caught.value)
 
 
 def test_ids_differ_from_call_to_call() -> None:

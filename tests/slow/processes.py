@@ -154,6 +154,8 @@ class Site:
             "API_KEY": KEY,
             "RECORDINGS_DIR": str(self.recordings),
             "LOG_FORMAT": "json",
+            # Thousands of folders to be deleted afterwards would slow the disk down.
+            "SPOOL_PLACES": "0",
             **self.settings,
         }
 

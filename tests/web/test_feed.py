@@ -9,7 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from audiohook.web.feed import Feed, difference
+from audiohook.web.feed import Feed
+from audiohook.web.live import LiveSight, difference
 from audiohook.web.pages import Pages
 from audiohook.web.surroundings import Level, LiveCall, LiveView
 
@@ -56,7 +57,7 @@ def sight() -> Sight:
 @pytest.fixture
 def feed(sight: Sight) -> Feed:
     around = cast("Any", SimpleNamespace(live=sight.look, clock=lambda: 2000.0))
-    return Feed(around, Pages(show_numbers=False))
+    return Feed(LiveSight(around, Pages(show_numbers=False)).look, difference)
 
 
 def read(event: bytes) -> tuple[str, Any]:

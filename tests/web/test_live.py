@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from contextlib import asynccontextmanager
+from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 import trio
 
+from audiohook.call import Pulse
+from audiohook.glance import Glance
 from audiohook.recording import levels
 from audiohook.recording.disk import AUDIO
 from audiohook.recording.levels import FLOOR, SILENT, Level, latest_levels
@@ -18,7 +24,7 @@ from tests.waiting import wait_until
 from tests.web.visiting import Page, page_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 # µ-law: the loudest there is, and silence.
@@ -44,11 +50,52 @@ class Viewer:
         return found[1].decode(), json.loads(found[2])
 
 
+class FakeLive:
+    """A call of the desk, as far as a glance takes it."""
+
+    def __init__(self, session: str, *, age: float) -> None:
+        party = SimpleNamespace(id="p", ani="", ani_name="", dnis="")
+        parameters = SimpleNamespace(conversation_id="c", participant=party)
+        self.session_id = session
+        self.age = age
+        self.state = "open"
+        self.opened = SimpleNamespace(parameters=parameters)
+        self.control = SimpleNamespace(standing=SimpleNamespace(held="recording"))
+
+    def pulse(self) -> Pulse:
+        return Pulse(None, 0, 0.0, 0.0, None, (), None)
+
+
+def glance_at(calls: list[FakeLive], clock: Callable[[], float]) -> Glance:
+    desk: Any = FakeDesk(calls)
+    unused: Any = None
+    return Glance(desk, unused, unused, clock=clock)
+
+
+class FakeDesk:
+    def __init__(self, calls: list[FakeLive]) -> None:
+        self.calls = calls
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def newest_calls(self, most: int) -> list[FakeLive]:
+        return self.calls[:most]
+
+
+def shown(text: str) -> list[str]:
+    """Returns the conversations on a page, as they come."""
+    return re.findall(r'data-field="conversation">([^<]+)</code>', text)[
+        : text.count("data-session=")
+    ]
+
+
 @asynccontextmanager
-async def viewer(page: Page) -> AsyncIterator[Viewer]:
+async def viewer(page: Page, path: str = "/live/events") -> AsyncIterator[Viewer]:
     port = page.house.service.admin_port
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-        await stream.send_all(b"GET /live/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        await stream.send_all(head.encode("ascii"))
         yield Viewer(stream)
 
 
@@ -87,6 +134,96 @@ async def test_live_call_is_shown_as_it_goes_on(tmp_path: Path) -> None:
         assert "Anna &lt;b&gt;" in text
         assert "Anna <b>" not in text
         nursery.cancel_scope.cancel()
+
+
+async def test_any_live_call_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiohook.web.live.MOST_CALLS", 2)
+    conversations = [f"{number:08d}-1111-4111-8111-111111111111" for number in range(5)]
+    async with page_of(tmp_path) as page, trio.open_nursery() as nursery:
+        assert "0 calls are live." in await page.text("/live")
+        assert "No call is live." in await page.text("/live")
+        for number, conversation in enumerate(conversations):
+            options: dict[str, Any] = {
+                "conversation_id": conversation,
+                "ani": f"tel:+49 30 12345{number}",
+                "ani_name": f"Zoë <{number}>",
+                "fast": False,
+                "duration": 60.0,
+            }
+            nursery.start_soon(partial(page.house.call, **options))
+            await page.house.wait_streaming(number + 1)
+        first = await page.text("/")
+        assert shown(first) == conversations[:2:-1]
+        assert re.search(r'data-total="others">3</span> more are live', first)
+
+        seen, path = [], "/live"
+        for left in (3, 3, 4):
+            text = await page.text(path)
+            assert "5 calls are live." in text
+            assert f"{left} of them are not on this page." in text
+            seen += shown(text)
+            if (older := re.search(r'href="([^"]+)" rel="next"', text)) is not None:
+                path = html.unescape(older[1])
+        assert seen == conversations[::-1]
+
+        for wanted, found in {
+            conversations[1][:10].upper(): [1],
+            "zoë <3>": [3],
+            "(030) 12345-2": [2],
+            "30 123452": [2],
+            "123": [4, 3],
+            "4": [4, 3],
+            "nobody": [],
+        }.items():
+            text = await page.text(f"/live?{urlencode({'find': wanted})}")
+            assert shown(text) == [conversations[number] for number in found], wanted
+            assert html.escape(wanted) in text
+            # Numbers are hidden from who only looks.
+            assert "12345" not in text.replace(wanted, "")
+        assert (await page.get(f"/live?find={'x' * 201}")).status_code == 400
+        # What makes no sense is where it begins.
+        assert len(shown(await page.text("/live?after=nonsense"))) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_list_goes_on_behind_a_call_that_has_ended(tmp_path: Path) -> None:
+    now = 2000.0
+    calls = [FakeLive(f"{number:036d}", age=float(number)) for number in range(10)]
+    glance = glance_at(calls, lambda: now)
+    first = await glance.find("", None, 4)
+    assert [each.session for each in first.calls] == [c.session_id for c in calls[:4]]
+    assert (first.listed, first.matching) == (10, 10)
+    assert first.next is not None
+    # The last of the page ends, and time goes on.
+    del calls[3]
+    now += 7.0
+    for each in calls:
+        each.age += 7.0
+    second = await glance.find("", first.next, 4)
+    assert [each.session for each in second.calls] == [c.session_id for c in calls[3:7]]
+    third = await glance.find("", second.next, 4)
+    assert [each.session for each in third.calls] == [c.session_id for c in calls[7:]]
+    assert third.next is None
+
+
+async def test_search_in_thousands_lets_others_run() -> None:
+    calls = [FakeLive(f"{number:036d}", age=1.0) for number in range(5000)]
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        found = await glance_at(calls, lambda: 0.0).find("4999", None, 50)
+        nursery.cancel_scope.cancel()
+    assert found.matching == 1
+    assert turns >= 25
 
 
 async def test_refused_handshakes_are_told_by_reason(tmp_path: Path) -> None:

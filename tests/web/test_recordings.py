@@ -118,6 +118,9 @@ async def test_page_says_while_the_index_is_made(
         assert "The index is being made" in await page.text("/recordings")
         assert "The index is being made" in await page.text("/waiting")
         gate.set()
+        # It is found a moment before the whole store has been gone through.
+        index = page.house.service.index
+        await wait_until(lambda: not index.statistics().building)
         assert "The index is being made" not in await wait_found(page, 1)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -8,19 +9,24 @@ import trio
 
 from audiohook.backlog import Backlog
 from audiohook.errors import SpoolError, TranscriptError, UploadError
+from audiohook.index.keeper import IndexStatistics
 from audiohook.storage.base import StoreFault
 from audiohook.transcription.base import TranscriptFault
 from audiohook.transcription.pace import Pace
+from audiohook.web.pages import Pages
 from audiohook.web.surroundings import Spooled
+from audiohook.web.waiting import WaitingPages
 from tests.storage.test_delivery import FakeCall, FakeStore, Hub
 from tests.transcription.office import Call, Office, scheduling
-from tests.web.visiting import SAME_ORIGIN, page_of
+from tests.web.test_feed import read
+from tests.web.test_live import viewer
+from tests.web.visiting import PASSWORD, SAME_ORIGIN, page_of
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from audiohook.admin.figures import Lookout
+    from audiohook.transcription.scheduler import Transcriptions
 
 SURVEY = Spooled(
     calls=3, used_bytes=4096, oldest_seconds=60.0, aside=0, free_bytes=2**30
@@ -35,8 +41,10 @@ class FakeLookout:
         await trio.lowlevel.checkpoint()
 
 
-def lookout() -> Lookout:
-    return FakeLookout()  # type: ignore[return-value]  # all that is asked for
+def backlog_of(hub: Hub, jobs: Transcriptions | None = None) -> Backlog:
+    lookout: Any = FakeLookout()
+    fault = "the bucket is not there"
+    return Backlog(hub.deliveries, jobs, lookout, store_fault=lambda: fault)
 
 
 async def test_calls_that_wait_say_why_and_what_mends_them(
@@ -53,9 +61,10 @@ async def test_calls_that_wait_say_why_and_what_mends_them(
     await hub.start(nursery)
     hub.add(FakeCall("bad", 2), FakeCall("refused", 1))
     await hub.deliveries.wait_settled()
-    view = await Backlog(hub.deliveries, None, lookout()).look(10)
+    view = await backlog_of(hub).look(10)
     assert view.spool == SURVEY
     assert view.uploads == {"waiting": 2, "active": 0}
+    assert view.store_fault == "the bucket is not there"
     assert view.jobs is None
     first, second = view.oldest
     assert (first.reason, first.mend) == ("denied: allow s3:PutObject", True)
@@ -83,7 +92,7 @@ async def test_delivery_is_tried_again_at_once_when_somebody_says_so(
     await trio.sleep(31)
     is_denied = False
     before = trio.current_time()
-    Backlog(hub.deliveries, None, lookout()).retry()
+    backlog_of(hub).retry()
     while hub.deliveries.statistics().stored < 2:  # noqa: ASYNC110 - the clock is fast
         await trio.sleep(0.01)
     assert trio.current_time() - before < 0.1
@@ -104,7 +113,7 @@ async def test_parked_jobs_say_why_and_are_tried_again_at_once(
     with structlog.testing.capture_logs():
         async with scheduling(office, [Call(1), Call(2)], parallel=5) as jobs:
             await trio.sleep(120)
-            backlog = Backlog(hub.deliveries, jobs, lookout())
+            backlog = backlog_of(hub, jobs)
             view = await backlog.look(10)
             assert view.parked_jobs == 2
             assert view.transcription_fault == str(error)
@@ -119,6 +128,86 @@ async def test_parked_jobs_say_why_and_are_tried_again_at_once(
                 await trio.sleep(0.1)
             # Not after the half hour that a parked job waits; a job takes seconds.
             assert trio.current_time() - before < 20
+
+
+class FakeIndex:
+    def statistics(self) -> IndexStatistics:
+        return IndexStatistics(waiting=2, failures=0, building=False)
+
+
+async def test_page_is_sent_what_changes_and_nothing_else(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    is_denied = True
+
+    async def work(_what: str) -> None:
+        if is_denied:
+            raise UploadError("<denied>", retryable=True, fault=StoreFault.AWAY)
+
+    hub = Hub(FakeStore(work=work))
+    await hub.start(nursery)
+    backlog = backlog_of(hub)
+    around: Any = SimpleNamespace(
+        waiting=backlog.look, index=FakeIndex(), clock=lambda: 1e9 + trio.current_time()
+    )
+    feed = WaitingPages(around, Pages(show_numbers=False)).feed
+    stream: Any = feed.events()
+    assert await anext(stream) == b"retry: 1000\n\n"
+    name, whole = read(await anext(stream))
+    assert name == "whole"
+    assert set(whole) == {"now", "faults", "figures", "parked", "oldest"}
+    assert "All calls that are over are stored." in whole["oldest"]
+    assert 'data-figure="uploads-waiting">0' in whole["figures"]
+    name, change = read(await anext(stream))
+    assert (name, set(change)) == ("change", {"now"})
+
+    async def changed(part: str, text: str) -> set[str]:
+        """Returns the parts that come with one in which a text is."""
+        while True:
+            _, change = read(await anext(stream))
+            if text in change.get(part, ""):
+                return set(change)
+
+    hub.add(FakeCall("a"))
+    assert await changed("oldest", "&lt;denied&gt;") == {"now", "figures", "oldest"}
+    assert re.search(r'data-due="[0-9]{10}"', (await feed.latest()).state["oldest"])
+    is_denied = False
+    backlog.retry()
+    found = await changed("oldest", "All calls that are over are stored.")
+    assert found == {"now", "figures", "oldest"}
+    await stream.aclose()
+
+
+async def test_page_says_how_many_it_does_not_show(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    async def work(_what: str) -> None:
+        raise UploadError("away", retryable=True, fault=StoreFault.AWAY)
+
+    hub = Hub(FakeStore(work=work))
+    await hub.start(nursery)
+    hub.add(*[FakeCall(str(number), number) for number in range(60)])
+    await hub.deliveries.wait_settled()
+    around: Any = SimpleNamespace(
+        waiting=backlog_of(hub).look, index=FakeIndex(), clock=trio.current_time
+    )
+    frame = await WaitingPages(around, Pages(show_numbers=False)).feed.latest()
+    assert frame.state["oldest"].count("data-session=") == 50
+    active = hub.deliveries.statistics().active
+    assert f"{10 - active} more are not shown here." in frame.state["oldest"]
+
+
+async def test_what_waits_is_watched_as_live_calls_are(tmp_path: Path) -> None:
+    async with page_of(tmp_path, admin_password=PASSWORD) as page:
+        assert (await page.get("/waiting/events")).status_code == 303
+        await page.log_in()
+        # A script asks whether it would be let in.
+        answer = await page.client.head("/waiting/events")
+        assert (answer.status_code, answer.text) == (200, "")
+    async with page_of(tmp_path) as page, viewer(page, "/waiting/events") as it:
+        name, whole = await it.next()
+        assert name == "whole"
+        assert "All calls that are over are stored." in whole["oldest"]
 
 
 async def test_page_shows_what_waits_and_has_it_tried_again(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def parse_lengths(text: str) -> Lengths:
     known = not is_mean or (prefix == "exp" and not is_range)
     if not known or not 0 < least <= most <= MAX_LENGTH:
         raise ConfigError(
-            f"{text!r} is no length of calls: write seconds up to a day, as 60,"
-            " 30..90 or exp:60"
+            f"--duration: {text!r} is no length of calls: write seconds up to a day, as"
+            " 60, 30..90 or exp:60"
         )
     if is_mean:
         return Lengths(LengthKind.EXPONENTIAL, least, least)
@@ -165,7 +165,11 @@ class LoadOptions:
         self._check_times()
         for name in ("pause", "discard", "hang_up", "probe"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"the share of {name} is to be from 0 to 1")
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option}: must be a share of the calls, from 0 to 1; for example"
+                    f" {option} 0.1"
+                )
 
     @property
     def frame_seconds(self) -> float:
@@ -186,30 +190,52 @@ class LoadOptions:
     def _check_amounts(self) -> None:
         parse_uri(self.uri)
         if not 1 <= self.calls <= MAX_CALLS:
-            raise ConfigError(f"between 1 and {MAX_CALLS:,} calls are possible")
+            raise ConfigError(
+                f"--calls: must be from 1 to {MAX_CALLS:,}; for example --calls 100"
+            )
         if self.total is not None and self.total < self.calls:
-            raise ConfigError("the total is less than the calls at a time")
-        if not 1 <= self.processes <= min(self.calls, MAX_PROCESSES):
-            raise ConfigError("each process needs a call, and 256 are enough")
+            raise ConfigError(
+                f"--total: must not be less than --calls; for example --total"
+                f" {2 * self.calls}"
+            )
+        most = min(self.calls, MAX_PROCESSES)
+        if not 1 <= self.processes <= most:
+            raise ConfigError(
+                f"--processes: must be from 1 to {most}, with a call for each; for"
+                f" example --processes {min(2, most)}"
+            )
         if (
             not FRAME_STEP_BYTES <= self.frame_bytes <= MAX_FRAME_BYTES
             or self.frame_bytes % FRAME_STEP_BYTES
         ):
             raise ConfigError(
-                f"a frame has a multiple of {FRAME_STEP_BYTES} bytes,"
-                f" {MAX_FRAME_BYTES:,} at most"
+                f"--frame-bytes: must be a multiple of {FRAME_STEP_BYTES},"
+                f" {MAX_FRAME_BYTES:,} at most; for example --frame-bytes 1600"
             )
 
     def _check_times(self) -> None:
         for name in ("ramp", "keep", "rate"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name}: a number from 0 on is needed")
+                raise ConfigError(
+                    f"--{name}: must be a number from 0 on; for example --{name} 10"
+                )
         if self.rate == 0:
-            raise ConfigError("with a rate of 0, no call would begin")
+            raise ConfigError(
+                "--rate: must be above 0, or no call would begin; for example --rate 10"
+            )
         if not 0 < self.speed <= MAX_SPEED:
-            raise ConfigError("the speed is to be above 0, and 1000 at most")
+            raise ConfigError(
+                f"--speed: must be above 0, and {MAX_SPEED:g} at most; for example"
+                " --speed 10"
+            )
         if self.keep is not None and self.total is not None:
-            raise ConfigError("either a total or a time is to be kept, not both")
+            raise ConfigError(
+                "--keep: does not go with --total; it is either a time or a number of"
+                " calls"
+            )
         if self.together and (self.keep is not None or self.total is not None):
-            raise ConfigError("calls that end together cannot follow one another")
+            raise ConfigError(
+                "--together: does not go with --keep and --total, since calls that end"
+                " together cannot follow one another"
+            )

@@ -1,7 +1,7 @@
 // Keeps the page of live calls as the service sends it: all of it once, then changes.
 
-const STALE_AFTER = 5000;
-const AGAIN_AFTER = 10000;
+import { size, span, write } from "./text.js";
+import { watch } from "./watch.js";
 
 const table = document.getElementById("calls");
 const body = table.tBodies[0];
@@ -11,36 +11,9 @@ const calls = new Map();
 const rows = new Map();
 // By how much the service's clock is ahead of ours, in seconds.
 let ahead = 0;
-let heardAt = Date.now();
-
-function span(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  const two = (number) => String(number).padStart(2, "0");
-  const minutes = Math.floor(whole / 60);
-  const hours = Math.floor(minutes / 60);
-  const rest = two(whole % 60);
-  return hours ? `${hours}:${two(minutes % 60)}:${rest}` : `${minutes}:${rest}`;
-}
-
-function size(bytes) {
-  const units = ["B", "KiB", "MiB", "GiB"];
-  let place = 0;
-  while (bytes >= 1024 && place < units.length - 1) {
-    bytes /= 1024;
-    place += 1;
-  }
-  return place ? `${bytes.toFixed(1)} ${units[place]}` : `${bytes} B`;
-}
 
 const words = (name) => name.replaceAll("_", " ");
 const ms = (seconds) => `${Math.round(seconds * 1000)} ms`;
-
-// Text alone, whatever is in it.
-function write(element, text) {
-  if (element.textContent !== text) {
-    element.textContent = text;
-  }
-}
 
 function field(row, name) {
   return row.querySelector(`[data-field="${name}"]`);
@@ -138,6 +111,7 @@ function writeTotals(changed) {
     handshakes: totals.handshakes,
     draining: totals.draining ? "draining" : "running",
     refusal: totals.refusal ?? "",
+    others: totals.live - totals.shown,
   };
   for (const [name, text] of Object.entries(shown)) {
     write(document.querySelector(`[data-total="${name}"]`), String(text));
@@ -155,8 +129,6 @@ function writeTotals(changed) {
 }
 
 function take(change) {
-  heardAt = Date.now();
-  document.getElementById("stale").hidden = true;
   Object.assign(totals, change.totals);
   for (const [session, fields] of Object.entries(change.calls ?? {})) {
     if (fields === null) {
@@ -175,32 +147,12 @@ function take(change) {
   document.getElementById("none").hidden = calls.size > 0;
 }
 
-function listen() {
-  const source = new EventSource("/live/events");
-  source.addEventListener("whole", (event) => {
+watch("/live/events", {
+  whole(state) {
     calls.clear();
     rows.clear();
     body.replaceChildren();
-    take(JSON.parse(event.data));
-  });
-  source.addEventListener("change", (event) => take(JSON.parse(event.data)));
-  source.addEventListener("error", () => {
-    if (source.readyState !== EventSource.CLOSED) {
-      return; // It comes again by itself.
-    }
-    // Refused: there are too many viewers, or we are not let in any more.
-    fetch("/live/events", { method: "HEAD", redirect: "manual" })
-      .then((answer) => {
-        if (answer.type === "opaqueredirect" || answer.status === 403) {
-          location.reload();
-        }
-      })
-      .catch(() => {})
-      .finally(() => setTimeout(listen, AGAIN_AFTER));
-  });
-}
-
-setInterval(() => {
-  document.getElementById("stale").hidden = Date.now() - heardAt < STALE_AFTER;
-}, 1000);
-listen();
+    take(state);
+  },
+  change: take,
+});

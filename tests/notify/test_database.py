@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from audiohook.errors import OutboxError
+from audiohook.notify import database
+from audiohook.notify.database import FILE_NAME, Database
+from audiohook.notify.letter import Letter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BODY = b"what was said of a call"
+
+
+def mentions(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if BODY in each.read_bytes())
+
+
+def test_what_is_erased_is_in_no_file_even_if_somebody_was_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_LIMIT", 0.1)
+    outbox = Database(tmp_path)
+    outbox.change(
+        [Letter("1", "a", "stored", "a", BODY), Letter("2", "b", "x", "b", b"")], []
+    )
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM notifications").fetchone() == (2,)
+        with pytest.raises(OutboxError, match="somebody reads it"):
+            outbox.erase("a")
+        reader.execute("ROLLBACK")
+    # It is asked again, and by then nobody reads.
+    assert outbox.erase("a") == 0
+    assert mentions(tmp_path) == []
+    assert outbox.counts().waiting == 1
+    outbox.close()
