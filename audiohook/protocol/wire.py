@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from enum import StrEnum
 from typing import Any, Final
 
@@ -73,6 +74,8 @@ def finite(text: str) -> float:
     return value
 
 
+_HALF: Final = re.compile("[\ud800-\udfff]")
+
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_object,
     parse_int=_integer,
@@ -99,7 +102,8 @@ def decode(text: str) -> WireObject:
     try:
         wire: object = _DECODER.decode(text)
         check_depth(text, wire)
-        _check_unicode(text, wire)
+        # From a transport that does not check UTF-8.
+        text.encode()
     except (ValueError, RecursionError):
         # Not chained: the cause quotes the peer's text, which may hold a name.
         raise RemoteProtocolError(Fault.NOT_JSON) from None
@@ -107,7 +111,7 @@ def decode(text: str) -> WireObject:
         raise RemoteProtocolError(Fault.NOT_JSON)
     if isinstance(wire, _Ambiguous) or isinstance(wire.get("parameters"), _Ambiguous):
         raise RemoteProtocolError(Fault.MALFORMED)
-    return wire
+    return _without_halves(text, wire)
 
 
 def check_depth(text: str, value: object) -> None:
@@ -140,10 +144,16 @@ def _containers_in(value: object) -> list[object]:
     return []
 
 
-def _check_unicode(text: str, value: object) -> None:
-    # A lone surrogate fits into a Python string but into no file and no answer. It
-    # comes from an escape, or from a transport that does not check UTF-8.
-    if not text.isascii():
-        text.encode()
-    if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()
+def _without_halves(text: str, wire: WireObject) -> WireObject:
+    """Put U+FFFD where there is half a surrogate pair, which UTF-8 cannot hold.
+
+    A name cut off in the middle of an emoji ends in one, escaped. It fits into a
+    Python string but into no file and no answer, and is no reason to lose a call.
+    """
+    if "\\u" not in text:
+        return wire
+    written = json.dumps(wire, ensure_ascii=False)
+    mended = _HALF.sub("\ufffd", written)
+    if mended == written:
+        return wire
+    return WireObject(_DECODER.decode(mended))

@@ -152,7 +152,8 @@ class PartsUpload:
     async def drop_strays(self) -> None:
         """Give up uploads to the key which began without our coming to know their ids.
 
-        The answer was lost, or the process was killed before the journal had it; so
+        To be asked for once the object is there, when none is our own any more. The
+        answer was lost, or the process was killed before the journal had it; so
         they have no parts. One that has is left alone: until names are decided,
         another session may be at the same key. If that has only just begun, nothing
         but that is lost: it begins anew.
@@ -160,10 +161,7 @@ class PartsUpload:
         Raises:
             UploadError: The store did not do as asked.
         """
-        known = self._open
         for upload_id in await self._store.list_uploads(self._key):
-            if known is not None and upload_id == known.upload_id:
-                continue
             with contextlib.suppress(UploadGoneError):
                 if not await self._store.list_parts(self._key, upload_id):
                     await self._store.abort(self._key, upload_id)

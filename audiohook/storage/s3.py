@@ -6,6 +6,7 @@ by what is there: every object carries the token of its owner in its metadata.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from dataclasses import dataclass
@@ -421,8 +422,10 @@ class S3Store(S3Reader):
             mark = {TOKEN_NAME: token, SHA256_NAME: digest.hexdigest()}
             kept = safe_metadata({**mark, **metadata})
             condition = {"IfNoneMatch": "*"} if only_new else {}
+            is_checked = True
 
             def put(client: S3Client) -> None:
+                nonlocal is_checked
                 body.seek(0)
                 stored = client.put_object(
                     Bucket=self._bucket,
@@ -436,11 +439,14 @@ class S3Store(S3Reader):
                     **condition,
                 )
                 _confirmed(stored, body)
+                is_checked = "ChecksumCRC32" in stored
 
             try:
                 await self._make("PutObject", wanted, put)
             except ConflictError:
                 await self._make("PutObject", wanted, put)
+            if not is_checked:
+                await self._look_at(wanted)
 
     async def _store_parts(
         self,
@@ -611,6 +617,28 @@ class S3Store(S3Reader):
             raise UploadError(f"{wanted.key}: said to be complete, and is not there")
         if not wanted.is_met_by(found):
             raise KeyExistsError(wanted.key)
+
+    async def _look_at(self, wanted: _Wanted) -> None:
+        """Make sure of an object that was sent whole, and not checked by the store.
+
+        One that is shorter or longer than what was sent is nobody's use, and would be
+        in the way of the next attempt.
+
+        Raises:
+            UploadError: It is not there, or not all of it.
+        """
+        try:
+            found = await self.head(wanted.key)
+        except UploadError as exc:
+            if exc.fault != StoreFault.DENIED:
+                raise
+            return
+        if found is not None and found.size == wanted.size:
+            return
+        if found is not None and found.metadata.get(SHA256_NAME) == wanted.sha256:
+            with contextlib.suppress(UploadError):
+                await self.delete(wanted.key)
+        raise UploadError(f"{wanted.key}: said to be stored, and is not there whole")
 
     async def _read_into_memory(self, load: Callable[[], Body]) -> Body:
         return await self._requests.do(load)

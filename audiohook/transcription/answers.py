@@ -7,7 +7,6 @@ shape. Whatever it is, it ends as a value of ours or as one error in one line.
 from __future__ import annotations
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from audiohook.errors import TranscriptError
+from audiohook.protocol.wire import finite
 from audiohook.transcription.base import (
     RETRYABLE,
     ListedTranscript,
@@ -306,18 +306,7 @@ def _address(value: object) -> str:
 def _parse(body: bytes | bytearray) -> dict[str, Any] | None:
     """Return the JSON object that a body is; ``None`` if it is none."""
     try:
-        value = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(body, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _refuse(_: str) -> object:
-    raise ValueError
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError
-    return number

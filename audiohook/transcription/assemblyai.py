@@ -7,7 +7,6 @@ jobs decides. An error tells whether the request may have been carried out.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 import ssl
@@ -23,6 +22,7 @@ import trio
 
 from audiohook._version import __version__
 from audiohook.errors import TranscriptError
+from audiohook.hosts import is_loopback
 from audiohook.transcription.answers import (
     Asked,
     Question,
@@ -118,7 +118,7 @@ def make_client(
     host = urlsplit(base_url).hostname or ""
     # A proxy would look for this machine at its own place.
     direct: dict[str, httpx.AsyncBaseTransport | None] = (
-        {f"all://{host}": None} if _is_loopback(host) else {}
+        {f"all://{host}": None} if is_loopback(host) else {}
     )
     return httpx.AsyncClient(
         base_url=base_url,
@@ -135,13 +135,6 @@ def make_client(
         mounts=direct,
         follow_redirects=False,
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class AssemblyAI:

@@ -33,15 +33,15 @@ class News:
     """A line for the log.
 
     Attributes:
-        upshot: What has come of the job.
         level: Of the line, as `logging` has them.
         event: What the line is called.
+        upshot: What has come of the job.
         values: What else is in it.
     """
 
-    upshot: Upshot
     level: int
     event: str
+    upshot: Upshot
     values: Mapping[str, object]
 
 
@@ -62,15 +62,15 @@ def news_of(record: JobRecord, status: JobStatus, failures: int) -> News | None:
         match now:
             case JobStatus.COMPLETED:
                 about["model"] = None if record.stored is None else record.stored.model
-                return News(Upshot.COMPLETED, logging.INFO, "call_transcribed", about)
+                return News(logging.INFO, "call_transcribed", Upshot.COMPLETED, about)
             case JobStatus.FAILED:
                 about["reason"] = record.reason
                 return News(
-                    Upshot.FAILED, logging.WARNING, "transcript_given_up", about
+                    logging.WARNING, "transcript_given_up", Upshot.FAILED, about
                 )
             case JobStatus.PARKED:
                 about["reason"] = record.reason
-                return News(Upshot.PARKED, logging.WARNING, "transcript_parked", about)
+                return News(logging.WARNING, "transcript_parked", Upshot.PARKED, about)
     if record.failures == failures:
         return None
     about |= {
@@ -78,4 +78,4 @@ def news_of(record: JobRecord, status: JobStatus, failures: int) -> News | None:
         "reason": record.last_reason,
         "failures": record.failures,
     }
-    return News(Upshot.RESUBMITTED, logging.WARNING, "transcript_failed", about)
+    return News(logging.WARNING, "transcript_failed", Upshot.RESUBMITTED, about)

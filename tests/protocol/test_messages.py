@@ -381,8 +381,7 @@ def test_repeated_key_in_custom_config_is_no_fault() -> None:
         '{"a": Infinity}',
         '{"a": -Infinity}',
         '{"a": 1e999}',
-        '{"a": "\\ud800"}',
-        '{"\\uDFFF": 1}',
+        '"\\ud800"',
         '{"a": "\ud800"}',
         '{"a": "\x00"}',
         "\x00",
@@ -397,6 +396,26 @@ def test_repeated_key_in_custom_config_is_no_fault() -> None:
 )
 def test_text_that_is_no_object_is_refused(text: str) -> None:
     assert fault_of(text) == Fault.NOT_JSON
+
+
+@pytest.mark.parametrize(
+    ("escaped", "read"),
+    [
+        (r"Zo\ud83d", "Zo\ufffd"),
+        (r"\uDE00\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\\ud83d", r"\ud83d"),
+    ],
+)
+def test_half_a_surrogate_pair_is_no_reason_to_lose_a_call(
+    escaped: str, read: str
+) -> None:
+    """A name that is cut off in the middle of an emoji ends in one."""
+    config = {"NAME": {"NAME": ["NAME"]}}
+    bare = json.dumps(client("open", open_parameters(customConfig=config)))
+    message = parse_client_message(bare.replace("NAME", escaped))
+    assert isinstance(message, Open)
+    assert message.parameters.custom_config == {read: {read: [read]}}
+    json.dumps(message.parameters.custom_config, ensure_ascii=False).encode()
 
 
 def test_text_over_the_limit_is_refused_and_one_at_it_is_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -513,6 +514,41 @@ async def test_upload_that_cannot_be_written_down_is_given_up(
         with pytest.raises(SpoolError, match="bad sector"):
             await make_uploader(store, spool).take(call).finish()
     assert store.uploads == {}
+
+
+async def test_upload_that_is_not_on_disk_for_sure_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line is in the journal, whatever the kernel says of it."""
+    store = FakeS3()
+    fdatasync, faults = os.fdatasync, [OSError(errno.EIO, "bad sector")]
+    begins = 0
+
+    def sync(fd: int) -> None:
+        if begins and faults:
+            raise faults.pop()
+        fdatasync(fd)
+
+    def step(what: str) -> None:
+        nonlocal begins
+        begins += what == "begin"
+
+    store.step = step
+    async with running(tmp_path) as spool:
+        call = await spool.create(make_opened())
+        os.pwrite(call.audio_fd, AUDIO, 0)
+        await spool.seal(call, make_closed(1000))
+        monkeypatch.setattr(os, "fdatasync", sync)
+        with pytest.raises(SpoolError, match="bad sector"):
+            await make_uploader(store, spool).take(call).finish()
+        assert len(store.uploads) == 1
+        call.release()
+        (call,) = await spool.adopt()
+        await make_uploader(store, spool).take(call).finish()
+    # Before and after each, of the WAV and of the audio as received.
+    assert begins == 4
+    assert store.uploads == {}
+    assert len(store.objects) == 3
 
 
 async def test_part_that_is_not_what_was_stored_is_sent_again(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from audiohook.storage.base import BytesBlob, Part
 from audiohook.storage.s3_client import S3Options
 from audiohook.storage.s3_faults import LostAnswerError
 from audiohook.storage.traces import Trace, TraceKind
-from tests.storage.s3_tools import complete, new_key, put
+from tests.storage.s3_tools import HELLO_SHA256, complete, new_key, put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,10 +43,11 @@ def fault(code: str, more: str = "") -> str:
     )
 
 
-def found(size: int, token: str) -> bytes:
+def found(size: int, token: str, sha256: str = "") -> bytes:
     """What a ``HEAD`` says of an object."""
     return (
         f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n"
+        f"x-amz-meta-audiohook-sha256: {sha256}\r\n"
         f"x-amz-meta-audiohook-session: {token}\r\n\r\n"
     ).encode()
 
@@ -55,6 +56,7 @@ COMPLETED = answer(
     "200 OK",
     "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>",
 )
+KEPT = answer("200 OK", "", 'ETag: "e"', "x-amz-checksum-crc32: NhCmhg==")
 NOTHING = answer("404 Not Found")
 
 
@@ -347,6 +349,30 @@ async def test_checksum_that_the_store_computed_is_compared(
                 await put(store, new_key())
 
 
+@pytest.mark.parametrize(
+    ("there", "right", "asked"),
+    [
+        (found(5, "t"), True, ["PUT", "HEAD"]),
+        (NOTHING, False, ["PUT", "HEAD"]),
+        (found(3, "somebody"), False, ["PUT", "HEAD"]),
+        (found(3, "t", HELLO_SHA256), False, ["PUT", "HEAD", "DELETE"]),
+        (answer("403 Forbidden"), True, ["PUT", "HEAD"]),
+    ],
+)
+async def test_object_whose_checksum_is_not_confirmed_is_looked_at(
+    script: Script, store: S3Store, there: bytes, right: bool, asked: list[str]
+) -> None:
+    """What has no use is not left in the way of the next attempt."""
+    script.answers = [answer("200 OK", "", 'ETag: "e"'), there, answer("204 Gone")]
+    if right:
+        assert (await put(store, new_key())).size == 5
+    else:
+        with pytest.raises(UploadError, match="is not there whole") as caught:
+            await put(store, new_key())
+        assert caught.value.retryable
+    assert script.asked == asked
+
+
 async def test_answer_that_comes_byte_by_byte_is_not_waited_for_for_ever(
     script: Script, make_store: MakeStore
 ) -> None:
@@ -358,5 +384,5 @@ async def test_answer_that_comes_byte_by_byte_is_not_waited_for_for_ever(
     with pytest.raises(LostAnswerError, match="does not end") as caught:
         await store.put_part(new_key(), "upload", 2, BytesBlob(b"hello"))
     assert (caught.value.fault, caught.value.retryable) == ("away", True)
-    script.answers, script.drips = [answer("200 OK", "", 'ETag: "e"')], False
+    script.answers, script.drips = [KEPT], False
     assert (await put(store, new_key())).size == 5

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 from audiohook.errors import KeyExistsError, SpoolError, UploadError
 from audiohook.protocol.timeline import GapKind
-from audiohook.recording.journal import (
-    Done,
-    GapFact,
-    Media,
-)
+from audiohook.recording import disk
+from audiohook.recording.journal import Done, GapFact, Media
 from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.transcripts import (
+    Choice,
+    TranscriptGivenUp,
+    TranscriptPlanned,
+)
 from audiohook.recording.wav import Encoding, read_info
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.layout import peaks_key
@@ -52,6 +54,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from audiohook.recording.journal import Opened
+    from audiohook.recording.render import Rendering
+    from audiohook.recording.spooled import SpooledCall
     from audiohook.storage.base import Blob, StoredObject
 
 
@@ -301,6 +305,39 @@ async def test_finish_keeps_the_call_until_done_is_on_disk(
         assert await spool.adopt() == []
         assert entries(tmp_path) == set()
     assert len(store.objects) == 3
+
+
+async def test_audio_that_could_not_be_deleted_goes_with_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the call is stored, and only its transcript is missing."""
+
+    async def wanted(
+        call: SpooledCall, wavs: Mapping[str, Rendering]
+    ) -> list[TranscriptPlanned]:
+        return [TranscriptPlanned(key, Choice.TRANSCRIBE) for key in wavs]
+
+    def refuse(_spool_fd: int, _name: str) -> None:
+        raise OSError(errno.EIO, "bad sector")
+
+    store = MemoryStore()
+    async with running(tmp_path) as spool:
+        call = await spool_call(spool, make_opened())
+        uploader = make_uploader(store, spool)
+        uploader.plan_transcripts = wanted
+        monkeypatch.setattr(disk, "drop_audio", refuse)
+        with pytest.raises(SpoolError, match="bad sector"):
+            await uploader.take(call).finish()
+        assert entries(call.folder) == {disk.AUDIO, disk.JOURNAL}
+        monkeypatch.undo()
+        written = [*store.written]
+        assert not await uploader.take(call).finish()
+        assert entries(call.folder) == {disk.JOURNAL}
+        for job in list(call.record.jobs):
+            spool.append(call, TranscriptGivenUp(job, "nobody is to say"))
+        assert await uploader.take(call).finish()
+        assert entries(tmp_path) == set()
+    assert store.written == written
 
 
 async def test_finish_of_audio_that_has_shrunk_fails(tmp_path: Path) -> None:
