@@ -92,6 +92,8 @@ class Glance:
         self._clock = clock
         # Whoever looks for a call does not take the levels from those who watch.
         self._watching, self._finding = _Meter(), _Meter()
+        # However many look for calls, no more time is taken from the calls.
+        self._search = trio.Lock()
 
     async def look(self, most: int) -> LiveView:
         """Looks once.
@@ -125,14 +127,15 @@ class Glance:
             after: Where the page before has ended.
             most: So many at most.
         """
-        listed = self._desk.newest_calls(len(self._desk))
-        matching: list[Call] = []
-        wanted = _Wanted(text)
-        for first in range(0, len(listed), _COMPARED):
-            some = listed[first : first + _COMPARED]
-            matching += [call for call in some if wanted.is_met_by(call)]
-            # Thousands would keep the calls themselves waiting.
-            await trio.lowlevel.checkpoint()
+        async with self._search:
+            listed = self._desk.newest_calls(len(self._desk))
+            matching: list[Call] = []
+            wanted = _Wanted(text)
+            for first in range(0, len(listed), _COMPARED):
+                some = listed[first : first + _COMPARED]
+                matching += [call for call in some if wanted.is_met_by(call)]
+                # Thousands would keep the calls themselves waiting.
+                await trio.lowlevel.checkpoint()
         rest = matching if after is None else self._rest(matching, after)
         page = rest[:most]
         calls = await self._shown(page, self._finding)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from audiohook.audit.findings import (
-    SUMMARY_NAME,
     CallFiles,
     Finding,
     Judgement,
@@ -28,7 +27,7 @@ from audiohook.audit.spooled import look
 from audiohook.errors import UploadError
 from audiohook.index.search import Query
 from audiohook.retention.terms import keep_of
-from audiohook.storage.layout import in_bucket
+from audiohook.storage.layout import SUMMARY_NAME, in_bucket
 from audiohook.storage.traces import TraceKind
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from audiohook.recording.transcripts import JobStatus
 from audiohook.retention.terms import Over
+from audiohook.storage.layout import SUMMARY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SUMMARY_NAME: Final = "call.json"
 AUDIO: Final = "audio"
 TRANSCRIPTS: Final = "transcripts"
 
@@ -129,7 +129,9 @@ def judge(
         return found
     call = _parse(summary)
     if call is None or not _is_of(call, name):
-        found.findings.append(Finding(Kind.BAD_SUMMARY, name, f"{folder}/call.json"))
+        found.findings.append(
+            Finding(Kind.BAD_SUMMARY, name, f"{folder}/{SUMMARY_NAME}")
+        )
         return found
     session = call.get("sessionId")
     found.session = session if isinstance(session, str) else None

@@ -14,6 +14,7 @@ from audiohook.erasure.order import Asked, Named, Transcript, Wanted
 from audiohook.errors import UploadError
 from audiohook.protocol.messages import NIL_UUID
 from audiohook.recording.journal import is_uuid
+from audiohook.storage.layout import SUMMARY_NAME
 from audiohook.storage.s3_metadata import safe_value
 from audiohook.storage.summary import METADATA_LIMIT
 from audiohook.storage.traces import Kept, Reason, TraceKind, conversation_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from audiohook.erasure.order import OrderFact
     from audiohook.storage.traces import Trace, Traces
 
-SUMMARY_NAME: Final = "call.json"
 _JOBS: Final = "jobs"
 _TRANSCRIPTS: Final = "transcripts"
 _DEEPEST: Final = 8

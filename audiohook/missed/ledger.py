@@ -7,12 +7,13 @@ Genesys says of them; if it is damaged it is set aside, and begun anew.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from audiohook import sqlite_file
 from audiohook.errors import CallIndexError
 from audiohook.missed.events import GenesysEvent
 
@@ -36,8 +37,6 @@ KEPT: Final = 90 * DAYS
 
 MOST_KEPT: Final = 200_000
 
-_BUSY_LIMIT: Final = 5 * SECONDS
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _TABLES: Final = (
     """
     CREATE TABLE IF NOT EXISTS events (
@@ -74,21 +73,22 @@ class EventLedger:
         """
 
         def put(connection: sqlite3.Connection) -> int:
-            before = connection.total_changes
-            connection.executemany(
-                "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)",
-                [
-                    (each.id, each.at, each.code, each.conversation, each.text)
-                    for each in events
-                ],
-            )
-            taken = connection.total_changes - before
-            connection.execute("DELETE FROM events WHERE at < ?", (now - KEPT,))
-            connection.execute(
-                "DELETE FROM events WHERE id IN (SELECT id FROM events"
-                " ORDER BY at DESC LIMIT -1 OFFSET ?)",
-                (MOST_KEPT,),
-            )
+            with sqlite_file.transaction(connection):
+                before = connection.total_changes
+                connection.executemany(
+                    "INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (each.id, each.at, each.code, each.conversation, each.text)
+                        for each in events
+                    ],
+                )
+                taken = connection.total_changes - before
+                connection.execute("DELETE FROM events WHERE at < ?", (now - KEPT,))
+                connection.execute(
+                    "DELETE FROM events WHERE id IN (SELECT id FROM events"
+                    " ORDER BY at DESC LIMIT -1 OFFSET ?)",
+                    (MOST_KEPT,),
+                )
             return taken
 
         return await self._do(put)
@@ -116,15 +116,22 @@ class EventLedger:
         if not self._path.exists():
             await trio.lowlevel.checkpoint()
             return 0
-        return await self._do(
-            lambda connection: (
-                connection.execute(
-                    "DELETE FROM events WHERE conversation = ?", (conversation.lower(),)
-                ).rowcount
+        return await self._do(partial(self._erase, conversation.lower()))
+
+    def _erase(self, conversation: str, connection: sqlite3.Connection) -> int:
+        with sqlite_file.transaction(connection):
+            done = connection.execute(
+                "DELETE FROM events WHERE conversation = ?", (conversation,)
             )
-        )
+        # What was deleted must not stay in the log of the file either.
+        is_busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise CallIndexError(f"{self._path}: somebody reads it all the time")
+        return done.rowcount
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Does something with the file in a thread; one that is damaged is begun anew."""
+
         def run() -> T:
             try:
                 with self._opened() as connection:
@@ -132,45 +139,25 @@ class EventLedger:
             except CallIndexError as error:
                 if not error.damaged:
                     raise
-            self._set_aside()
+            sqlite_file.rename(self._folder, FILE_NAME, DAMAGED_NAME)
             with self._opened() as connection:
                 return work(connection)
 
         return await trio.to_thread.run_sync(run, limiter=self._threads)
 
-    def _set_aside(self) -> None:
-        for companion in ("", "-wal", "-shm", "-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                (self._folder / f"{FILE_NAME}{companion}").replace(
-                    self._folder / f"{DAMAGED_NAME}{companion}"
-                )
-
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """Open the file for one piece of work, which is a transaction."""
-        connection: sqlite3.Connection | None = None
+        """Open the file for one piece of work; events are too rare to keep it open."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(self._path, flags, 0o600))
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_LIMIT, isolation_level=None
-            )
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES:
-                connection.execute(statement)
-            yield connection
-            connection.execute("COMMIT")
+            connection, _ = sqlite_file.open_file(self._path, "FULL")
+            with contextlib.closing(connection):
+                for statement in _TABLES:
+                    connection.execute(statement)
+                yield connection
         except sqlite3.Error as exc:
-            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            raise CallIndexError(
-                f"{self._path}: {exc}", damaged=code in _CORRUPT
-            ) from exc
+            damaged = sqlite_file.is_damage(exc)
+            raise CallIndexError(f"{self._path}: {exc}", damaged=damaged) from exc
         except OSError as exc:
             raise CallIndexError(
                 f"{self._path}: {exc.strerror or type(exc).__name__}"
             ) from exc
-        finally:
-            if connection is not None:
-                connection.close()

@@ -17,6 +17,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
+from audiohook import sqlite_file
 from audiohook.errors import OutboxError
 from audiohook.notify.letter import Counts, Entry, Letter, Standing
 
@@ -34,14 +35,10 @@ DAYS = 24 * HOURS
 FILE_NAME: Final = "outbox.sqlite"
 DAMAGED_NAME: Final = "damaged.sqlite"
 _LOCK_NAME: Final = "sender.lock"
-_COMPANIONS: Final = ("", "-wal", "-shm")
 
 _APPLICATION_ID: Final = 0x41484F42
 _VERSION: Final = 1
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
-# How long another process may keep the file for itself.
-_BUSY_LIMIT: Final = 5 * SECONDS
 # A million of them take up 1 GiB.
 MOST_WAITING: Final = 1_000_000
 MOST_DEAD: Final = 100_000
@@ -110,7 +107,7 @@ class Database:
         if self._lock_fd >= 0:
             return True
         try:
-            self._make_folder()
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self._folder / _LOCK_NAME, flags, 0o600)
         except OSError as exc:
@@ -314,11 +311,7 @@ class Database:
             self._connection.close()
             self._connection = None
         try:
-            for companion in _COMPANIONS:
-                with contextlib.suppress(FileNotFoundError):
-                    (self._folder / f"{FILE_NAME}{companion}").replace(
-                        self._folder / f"{DAMAGED_NAME}{companion}"
-                    )
+            sqlite_file.rename(self._folder, FILE_NAME, DAMAGED_NAME)
         except OSError as exc:
             raise _refusal(exc) from exc
 
@@ -329,69 +322,47 @@ class Database:
         try:
             yield self._connected()
         except sqlite3.Error as exc:
-            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
-            raise OutboxError(f"{self._path}: {exc}", damaged=code in _CORRUPT) from exc
+            damaged = sqlite_file.is_damage(exc)
+            raise OutboxError(f"{self._path}: {exc}", damaged=damaged) from exc
         except OSError as exc:
             raise _refusal(exc) from exc
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._guarded() as connection:
-            # Not one that becomes a writer later, which could be too late.
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-
-    def _make_folder(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._guarded() as connection, sqlite_file.transaction(connection):
+            yield connection
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None:
-            return self._connection
-        self._make_folder()
-        # Its companions get the same mode from SQLite.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(self._path, flags, 0o600))
-        connection = sqlite3.connect(
-            self._path,
-            timeout=_BUSY_LIMIT,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        try:
-            _prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
+        if self._connection is None:
+            # What is told counts as told once it is on disk.
+            connection, _ = sqlite_file.open_file(self._path, "FULL")
+            try:
+                _make_tables(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
 
 
 def _refusal(exc: OSError) -> OutboxError:
     return OutboxError(f"{exc.filename}: {exc.strerror or type(exc).__name__}")
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    # What is told counts as told once it is on disk.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA secure_delete = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("BEGIN IMMEDIATE")
-    mark = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if (mark, version) == (0, 0):
-        for statement in _TABLES:
-            connection.execute(statement)
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_VERSION}")
-    connection.execute("COMMIT")
-    if (mark, version) not in {(0, 0), (_APPLICATION_ID, _VERSION)}:
+def _make_tables(connection: sqlite3.Connection) -> None:
+    """Make the tables of a new file.
+
+    Raises:
+        OutboxError: It is that of something else, or of another version.
+    """
+    ours = (_APPLICATION_ID, _VERSION)
+    with sqlite_file.transaction(connection):
+        mark = sqlite_file.mark_of(connection)
+        if mark == (0, 0):
+            for statement in _TABLES:
+                connection.execute(statement)
+            sqlite_file.set_mark(connection, *ours)
+    if mark not in {(0, 0), ours}:
         raise OutboxError("the file is that of another version", damaged=True)
 
 

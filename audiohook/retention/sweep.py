@@ -20,7 +20,7 @@ import trio
 from audiohook.errors import KeyExistsError, UploadError
 from audiohook.recording.journal import utc_text
 from audiohook.retention.terms import SECONDS_A_DAY, keep_of
-from audiohook.storage.layout import is_wav_key, job_key
+from audiohook.storage.layout import SUMMARY_NAME, is_wav_key, job_key
 from audiohook.storage.traces import Trace, TraceKind, conversation_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0
 
-SUMMARY_NAME: Final = "call.json"
 # Between two calls of which something is removed, so that a disk stays usable.
 _PAUSE: Final = 0.02 * SECONDS
 _TIME: Final = re.compile(

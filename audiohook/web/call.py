@@ -16,7 +16,7 @@ from audiohook.file_ranges import NoFileError, NoStretchError, serve
 from audiohook.index.search import Query
 from audiohook.storage.base import ReadableStore, SigningStore
 from audiohook.storage.folder import FolderStore
-from audiohook.storage.layout import file_key
+from audiohook.storage.layout import SUMMARY_NAME, file_key
 from audiohook.transcription.turns import read_turns
 from audiohook.web.recording import read_recording, readable
 
@@ -40,9 +40,8 @@ ADDRESS_LIFE: Final = 15 * MINUTES
 
 _NAME: Final = re.compile(r"[0-9]{4}-[A-Za-z0-9_.-]{1,255}")
 _FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,255}")
-_SUMMARY: Final = "call.json"
 # The dialogue is what Genesys sent, word for word.
-_WITH_NUMBERS: Final = (_SUMMARY, ".jsonl")
+_WITH_NUMBERS: Final = (SUMMARY_NAME, ".jsonl")
 _LONGEST_SUMMARY: Final = 4 * MIB
 _LARGEST_PEAKS: Final = 256 * KIB
 _MOST_SESSIONS: Final = 20
@@ -162,7 +161,7 @@ class CallPages:
 
     async def _read(self, name: str) -> Recording | None:
         prefix = await self._prefix_of(name)
-        data = await self._around.store.read(f"{prefix}{name}/{_SUMMARY}")
+        data = await self._around.store.read(f"{prefix}{name}/{SUMMARY_NAME}")
         if data is None or len(data) > _LONGEST_SUMMARY:
             return None
         try:
@@ -197,7 +196,7 @@ class CallPages:
             (each.name, each.size, not each.deleted and each.name not in gone)
             for each in found.files
         ]
-        shown.append((_SUMMARY, None, True))
+        shown.append((SUMMARY_NAME, None, True))
         return [each for each in shown if not self._is_hidden(each[0])]
 
     def _is_hidden(self, file: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from audiohook.index.entry import entry_of
-from audiohook.storage.layout import beside, file_key, peaks_key
+from audiohook.storage.layout import SUMMARY_NAME, beside, file_key, peaks_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -149,7 +149,7 @@ def read_recording(prefix: str, name: str, data: bytes) -> Recording:
         ValueError: It is not the JSON of a call.
     """
     folder = f"{prefix}{name}"
-    entry = entry_of(f"{folder}/call.json", data)
+    entry = entry_of(f"{folder}/{SUMMARY_NAME}", data)
     call = json.loads(data)
     files = tuple(_files(call, prefix, name))
     sides = _sides(call)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from audiohook import sqlite_file
 from audiohook.errors import OutboxError
-from audiohook.notify import database
 from audiohook.notify.database import FILE_NAME, Database
 from audiohook.notify.letter import Letter
 
@@ -24,7 +24,7 @@ def mentions(folder: Path) -> list[str]:
 def test_what_is_erased_is_in_no_file_even_if_somebody_was_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_BUSY_LIMIT", 0.1)
+    monkeypatch.setattr(sqlite_file, "BUSY_LIMIT", 0.1)
     outbox = Database(tmp_path)
     outbox.change(
         [Letter("1", "a", "stored", "a", BODY), Letter("2", "b", "x", "b", b"")], []

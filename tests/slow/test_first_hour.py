@@ -5,10 +5,13 @@ Those that do not are in tests/test_first_hour.py.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,7 +31,6 @@ from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.seaweed import Seaweed
 
@@ -249,3 +251,36 @@ async def test_disk_that_is_read_only_is_one_line(tmp_path: Path) -> None:
     assert "name a folder" in line
     assert checked.code == 1
     assert "on a disk that is not read-only" in checked.out
+
+
+# The shell.
+
+
+def test_bash_completes_what_has_been_installed(tmp_path: Path) -> None:
+    # As readline does it: the function that is registered, with the line so far.
+    script = r"""
+        audiohook --install-completion bash >/dev/null
+        source ~/.bashrc
+        complete_line() {
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            local registered; registered=$(complete -p audiohook)
+            registered=${registered##*-F }
+            ${registered%% *} "$1" "${@: -1}" "${@: -2:1}"
+            echo "${COMPREPLY[*]}"
+        }
+        complete_line audiohook ser
+        complete_line audiohook check --from
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-euc", script],
+        env={
+            "HOME": str(tmp_path),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "LANG": "C.UTF-8",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["serve", "--from-outside"], done

@@ -226,6 +226,32 @@ async def test_search_in_thousands_lets_others_run() -> None:
     assert turns >= 25
 
 
+async def test_one_search_is_made_at_a_time() -> None:
+    calls = [FakeLive(f"{number:036d}", age=1.0) for number in range(1000)]
+    glance = glance_at(calls, lambda: 0.0)
+    order: list[str] = []
+    listed = FakeDesk.newest_calls
+
+    def begin(desk: FakeDesk, most: int) -> list[FakeLive]:
+        order.append("begins")
+        return listed(desk, most)
+
+    desk: Any = glance._desk
+    desk.newest_calls = partial(begin, desk)
+
+    async def find() -> None:
+        await glance.find("nobody", None, 50)
+        order.append("ends")
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(find)
+    assert order.count("ends") == 3
+    # While one is at it no other has begun.
+    places = [place for place, each in enumerate(order) if each == "begins"]
+    assert order[places[0] + 1] == order[places[1] + 1] == "ends"
+
+
 async def test_refused_handshakes_are_told_by_reason(tmp_path: Path) -> None:
     async with page_of(tmp_path) as page:
         report = await page.house.call(api_key="bm90IHRoZSBrZXk=")
