@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
-from trio_websocket import ConnectionClosed, wrap_server_stream
+from trio_websocket import ConnectionClosed
 
 from audiohook.admission import TurnedAway
 from audiohook.call_notes import CallNotes
 from audiohook.call_recording import CallRecording
 from audiohook.call_settings import Mode
 from audiohook.control import CallControl
+from audiohook.ingest.websocket import CallSocket
 from audiohook.minutes import Minutes
 from audiohook.protocol.events import (
     BinaryAccepted,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from audiohook.call_surroundings import Surroundings
     from audiohook.control import Asker
     from audiohook.ingest.stream import DivertedStream
+    from audiohook.ingest.websocket import JudgedConnection
     from audiohook.protocol.events import SessionEvent
 
 SECONDS = 1.0
@@ -259,14 +261,17 @@ class Call:
         self._session.stop_listening()
         self._waiting.cancel()
 
-    async def run(self) -> None:
+    async def run(self, upgrade: JudgedConnection) -> None:
         """Runs the call from the upgrade to its end.
 
         Never raises, except when it is cancelled.
+
+        Args:
+            upgrade: The request for it.
         """
         try:
             async with trio.open_nursery() as nursery:
-                connection = await self._upgrade(nursery)
+                connection = await self._upgrade(nursery, upgrade)
                 if connection is not None:
                     await self._converse(connection)
                     with trio.move_on_after(_GOODBYE_DEADLINE):
@@ -292,16 +297,19 @@ class Call:
                 recorded=self._recording.is_begun, sealed=self._recording.is_sealed
             )
 
-    async def _upgrade(self, nursery: trio.Nursery) -> WebSocketConnection | None:
-        """Completes the WebSocket handshake; None if the request was not in order."""
+    async def _upgrade(
+        self, nursery: trio.Nursery, upgrade: JudgedConnection
+    ) -> WebSocketConnection | None:
+        """Completes the WebSocket handshake; None if the peer does not take it."""
+        connection = CallSocket(
+            self._stream,
+            upgrade,
+            queue_size=_MESSAGE_QUEUE,
+            max_message_size=_MAX_MESSAGE_CHARS,
+        )
         with trio.move_on_after(_UPGRADE_DEADLINE):
-            request = await wrap_server_stream(
-                nursery,
-                self._stream,
-                message_queue_size=_MESSAGE_QUEUE,
-                max_message_size=_MAX_MESSAGE_CHARS,
-            )
-            return await request.accept()
+            await connection.accept(nursery)
+            return connection
         self._notes.outcome = "no_upgrade"
         return None
 

@@ -14,6 +14,7 @@ from audiohook.authentication import FAILURE_DELAY, LOOK_AGAIN
 from audiohook.call import Call
 from audiohook.errors import AuthenticationError
 from audiohook.ingest.http import answer
+from audiohook.ingest.websocket import JudgedConnection
 from audiohook.protocol.state import State
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class CallDesk:
             await self._strangers.wait(arrived + FAILURE_DELAY)
             await answer(stream, error.http_status, b"refused\n")
             return
+        upgrade = JudgedConnection(stream, head)
         del head  # see where it comes from
         place = around.admission.admit(credentials.key_id, credentials.record.limits)
         call = Call(stream, credentials, around, place)
@@ -159,7 +161,7 @@ class CallDesk:
             self._none_live = trio.Event()
             self._some_live.set()
         try:
-            await call.run()
+            await call.run(upgrade)
         finally:
             place.leave()
             self._live.pop(call, None)

@@ -16,9 +16,22 @@ if TYPE_CHECKING:
 _RECEIVE_BYTES = 16384
 # Source: RFC 8446, 5.1: the type of the first record, and its version's first byte.
 _TLS_HANDSHAKE = b"\x16\x03"
-# RFC 6455, 5.2: a whole text message; a length that takes two more bytes.
+# RFC 6455, 5.2: a whole text message; lengths that take two, and eight, more bytes.
 _FINAL_TEXT = 0x81
 _LONG = 126
+_LONGER = 127
+_LONGER_BYTES = 65_536
+
+
+def text_frame(text: str) -> bytes:
+    """Writes a text message of a server, which is not masked."""
+    data = text.encode()
+    length = len(data)
+    if length < _LONG:
+        return bytes((_FINAL_TEXT, length)) + data
+    if length < _LONGER_BYTES:
+        return bytes((_FINAL_TEXT, _LONG)) + length.to_bytes(2, "big") + data
+    return bytes((_FINAL_TEXT, _LONGER)) + length.to_bytes(8, "big") + data
 
 
 class DivertedStream(trio.abc.Stream):
@@ -40,7 +53,7 @@ class DivertedStream(trio.abc.Stream):
         self._hear: Callable[[str], bool] | None = None
         self._closed = False
         self._head_bytes = 0
-        self._reading = trio.CancelScope()
+        self._lone_text: str | None = None
         self._waiting = trio.lowlevel.ParkingLot()
         self.lane: Lane = transport.lane
 
@@ -52,7 +65,8 @@ class DivertedStream(trio.abc.Stream):
     async def receive_head(self, most_bytes: int) -> bytes | None:
         """Reads until the end of an HTTP request's head, and leaves it there.
 
-        What follows is anything, until :meth:`start_frames`.
+        What follows is anything, until :meth:`start_frames`. It is read before it is
+        waited for: most heads come together with their connection.
 
         Args:
             most_bytes: Give up when the head is longer.
@@ -63,6 +77,7 @@ class DivertedStream(trio.abc.Stream):
         """
         lane = self.lane
         while True:
+            self._transport.read()
             data = lane.peek()
             end = data.find(b"\r\n\r\n", 0, most_bytes)
             if end >= 0:
@@ -74,11 +89,15 @@ class DivertedStream(trio.abc.Stream):
                 # Whoever speaks TLS where none is spoken is to learn it at once.
                 return None
             await self._transport.wait_readable()
-            self._transport.read()
 
     def start_frames(self) -> None:
-        """Takes what follows the head as WebSocket frames."""
+        """Takes what follows the head as WebSocket frames.
+
+        The head is dropped, and what has come behind it: a client has to wait for the
+        answer. Source: RFC 6455 section 4.1.
+        """
         self.lane.start_frames(self._head_bytes)
+        self.lane.drop_text()
 
     def enlist(self, hear: Callable[[str], bool], hearer: Hearer | None = None) -> None:
         """Lets the pump read from now on.
@@ -99,7 +118,7 @@ class DivertedStream(trio.abc.Stream):
             self._pump.add(self)
             # Whoever waits for the socket would sleep on beside what the pump has
             # read from it.
-            self._reading.cancel()
+            self._transport.stop_waiting()
 
     def wake(self) -> None:
         """Has a short message dealt with, or wakes the reader, when there is news.
@@ -126,19 +145,10 @@ class DivertedStream(trio.abc.Stream):
     def say_now(self, text: str) -> bool:
         """Sends a text message at once; False if that cannot be.
 
-        A frame from a server is not masked, and one frame says nothing about the
-        next, so it may go out beside those of the WebSocket library.
-
-        Args:
-            text: At most 65,535 bytes of UTF-8.
+        One frame of a server says nothing about the next, so it may go out beside
+        those of the WebSocket library.
         """
-        data = text.encode()
-        length = len(data)
-        if length < _LONG:
-            head = bytes((_FINAL_TEXT, length))
-        else:
-            head = bytes((_FINAL_TEXT, _LONG)) + length.to_bytes(2, "big")
-        return not self._closed and self._transport.send_now(head + data)
+        return not self._closed and self._transport.send_now(text_frame(text))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Receives bytes other than audio; see :class:`trio.abc.ReceiveStream`.
@@ -151,16 +161,13 @@ class DivertedStream(trio.abc.Stream):
         while True:
             if self._closed:
                 raise trio.ClosedResourceError
-            data = self.lane.take(max_bytes or _RECEIVE_BYTES)
+            data = self._take(max_bytes or _RECEIVE_BYTES)
             if data or self.lane.eof or self.lane.broken:
                 break
             if self._enlisted:
                 await self._waiting.park()
             else:
-                self._reading = trio.CancelScope()
-                with self._reading:
-                    await self._transport.wait_readable()
-                self._read_unless_enlisted()
+                await self._read_for_itself()
             waited = True
         if not waited:
             await trio.lowlevel.checkpoint()
@@ -168,7 +175,29 @@ class DivertedStream(trio.abc.Stream):
             raise trio.BrokenResourceError
         return data
 
-    def _read_unless_enlisted(self) -> None:
+    def _take(self, max_bytes: int) -> bytes:
+        """Takes bytes other than audio, and notes what text they are, if just one."""
+        lane = self.lane
+        whole = lane.rest_bytes <= max_bytes
+        self._lone_text = lane.peek_text() if whole else None
+        return lane.take(max_bytes)
+
+    def take_lone_text(self) -> str | None:
+        """Tells once whether what was received last was a text message, and which.
+
+        Only the frames before it can tell: where some bytes were half of one, the
+        rest of it may look like a message.
+        """
+        text, self._lone_text = self._lone_text, None
+        return text
+
+    async def _read_for_itself(self) -> None:
+        """Waits for the socket and reads from it, unless the pump does meanwhile."""
+        try:
+            await self._transport.wait_readable()
+        except trio.ClosedResourceError:
+            if not self._enlisted:
+                raise
         if not self._closed and not self._enlisted:
             self._transport.read()
 

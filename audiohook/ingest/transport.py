@@ -44,7 +44,15 @@ class Transport(Protocol):
         ...
 
     async def wait_readable(self) -> None:
-        """Waits until ``read`` may find something."""
+        """Waits until ``read`` may find something.
+
+        Raises:
+            trio.ClosedResourceError: It is closed, or nobody is to wait any more.
+        """
+        ...
+
+    def stop_waiting(self) -> None:
+        """Ends ``wait_readable`` for whoever waits; cheaper than a cancel scope."""
         ...
 
     async def send_all(self, data: bytes) -> None:
@@ -93,6 +101,10 @@ class PlainTransport:
     async def wait_readable(self) -> None:
         """Waits until ``read`` may find something."""
         await trio.lowlevel.wait_readable(self._stream.socket)
+
+    def stop_waiting(self) -> None:
+        """Ends ``wait_readable``; see :class:`Transport`."""
+        trio.lowlevel.notify_closing(self._stream.socket)
 
     async def send_all(self, data: bytes) -> None:
         """Sends everything; see :class:`Transport`.
@@ -222,6 +234,10 @@ class TlsTransport:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._stream.socket)
+
+    def stop_waiting(self) -> None:
+        """Ends ``wait_readable``; see :class:`Transport`."""
+        trio.lowlevel.notify_closing(self._stream.socket)
 
     async def send_all(self, data: bytes) -> None:
         """Encrypts and sends everything; see :class:`Transport`."""

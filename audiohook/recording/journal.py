@@ -10,6 +10,7 @@ Nothing here touches a disk or a clock.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -554,9 +555,17 @@ _WORDS: Final[Mapping[type[Fact], str]] = {
 
 def _as_object(value: DataclassInstance) -> dict[str, object]:
     """Turn a dataclass into a JSON object, one level deep; `json` asks again."""
-    return {
-        field.name: getattr(value, field.name) for field in dataclasses.fields(value)
-    }
+    return {name: getattr(value, name) for name in _names_of(type(value))}
+
+
+@functools.cache
+def _names_of(kind: type[DataclassInstance]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+_ENCODER: Final = json.JSONEncoder(
+    default=_as_object, separators=(",", ":"), allow_nan=False
+)
 
 
 def encode(fact: Fact) -> bytes:
@@ -573,9 +582,7 @@ def encode(fact: Fact) -> bytes:
     """
     line = {"fact": _WORDS[type(fact)], **_as_object(fact)}
     try:
-        text = json.dumps(
-            line, default=_as_object, separators=(",", ":"), allow_nan=False
-        )
+        text = _ENCODER.encode(line)
     except (TypeError, RecursionError) as exc:
         raise ValueError(f"not JSON: {exc}") from exc
     return text.encode("ascii") + b"\n"

@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from audiohook.errors import RemoteProtocolError
+from audiohook.ingest import http
 from audiohook.ingest.http import parse_head
 from tests.house import upgrade_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from audiohook.ingest.http import RequestHead
 
 GOOD = upgrade_request()
 
@@ -85,3 +95,69 @@ def test_upgrade_of_another_http_is_none(version: bytes) -> None:
 def test_what_proxies_read_in_two_ways_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_head(data)
+
+
+# What is left to the library, and what is not
+
+
+def _plain(headers: list[tuple[str, str]], target: str) -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"GET {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+_TOKENS = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=8)
+_NAMES = st.one_of(
+    st.sampled_from(
+        ["Host", "host", "Content-Length", "Transfer-Encoding", "Upgrade", "X-API-KEY"]
+    ),
+    _TOKENS,
+)
+_VALUES = st.one_of(
+    st.sampled_from(["x", "0", "chunked", "websocket", "a: b", "", " ", "a ", " a"]),
+    st.text(st.characters(codec="latin-1"), max_size=8),
+)
+_HEADS = st.builds(
+    _plain,
+    st.lists(st.tuples(_NAMES, _VALUES), max_size=6),
+    st.sampled_from(["/", "/a?b=c", "*", "", "a b", "/ü", "http://x/"]),
+)
+
+
+def _outcome(parse: Callable[[bytes], RequestHead | None], data: bytes) -> object:
+    try:
+        return parse(data)
+    except RemoteProtocolError:
+        return "refused"
+
+
+@given(_HEADS, st.integers(0, 60), st.binary(max_size=2))
+@example(upgrade_request(), 0, b"")
+def test_usual_heads_are_read_as_the_library_reads_them(
+    data: bytes, place: int, dirt: bytes
+) -> None:
+    for each in (data, data[:place] + dirt + data[place + len(dirt) :]):
+        usual = http._parse_usual_head(each)
+        if usual is not None:
+            assert _outcome(http._parse_any_head, each) == usual
+
+
+def test_head_as_genesys_makes_it_is_a_usual_one() -> None:
+    assert http._parse_usual_head(upgrade_request()) is not None
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"GET / HTTP/1.1\r\nA: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nB: c\r\n d\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nB : c\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nB: c \r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\nB: c\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+def test_head_with_anything_else_is_left_to_the_library(spoilt: bytes) -> None:
+    assert http._parse_usual_head(spoilt) is None

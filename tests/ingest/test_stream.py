@@ -83,7 +83,7 @@ async def test_reader_gets_all_but_audio(opened: Opened, authority: trustme.CA) 
         head = await stream.receive_head(1000)
         assert head == b"GET / HTTP/1.1\r\n\r\n"
         stream.start_frames()
-        assert await stream.receive_some() == head + frame(TEXT, b"early")
+        assert stream.lane.rest_bytes == 0
         stream.lane.keep(2, audio)
         stream.enlist(lambda _: False)
         stream.enlist(lambda _: False)
@@ -93,7 +93,6 @@ async def test_reader_gets_all_but_audio(opened: Opened, authority: trustme.CA) 
         while len(received) < len(frame(TEXT, b"late")):
             received += await stream.receive_some()
         assert received == frame(TEXT, b"late")
-        assert stream.lane.pop_mark() == 0
         assert stream.lane.pop_mark() == 80_000
         await pump.flush(stream.lane)
         assert os.fstat(audio).st_size == 80_000
