@@ -53,6 +53,8 @@ LEVELS = {
 }
 """Levels by the words of the setting ``LOG_LEVEL``."""
 
+# Trio tells by it that a connection could not be accepted, such as for want of files.
+_ACCEPTING = "trio.serve_listeners"
 # Lines of one kind in an interval, before the rest is only counted.
 _LINES = 10
 _INTERVAL = 1 * MINUTES
@@ -211,7 +213,7 @@ class LibraryLimit(logging.Filter):
     """Keeps libraries from flooding the log, whatever makes them complain.
 
     A listener that is out of files complains ten times a second with a traceback,
-    and so may a client about each connection that it loses. In each interval the
+    which is left out, and so may a client about each connection that it loses. In each interval the
     first lines of each logger are let through. The first of a later interval
     tells as ``held_back`` how many there were besides.
     """
@@ -252,6 +254,9 @@ class LibraryLimit(logging.Filter):
                 window = self._windows[name] = _Window(now)
             if window.written < self._lines:
                 window.written += 1
+                if name == _ACCEPTING:
+                    # The line itself says what failed; where, is no fault of ours.
+                    record.exc_info = None
                 return True
             window.held_back += 1
             return False

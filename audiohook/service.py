@@ -37,7 +37,7 @@ from audiohook.erasing import Places, make_erasing
 from audiohook.erasure.holdings import ServiceHoldings
 from audiohook.errors import ErasureError, SpoolError
 from audiohook.facing import make_page
-from audiohook.file_limit import raise_file_limit
+from audiohook.file_limit import handshakes_within, raise_file_limit
 from audiohook.first_look import FirstLook
 from audiohook.glance import Glance
 from audiohook.heartbeat import Heartbeat, Vitals
@@ -264,7 +264,9 @@ class Service:
             pump=self._pump,
             healthy=lambda: self._refusal() is None,
             refused=lambda reason: self.metrics.refused.labels(reason).inc(),
-            limits=HandshakeLimits(in_flight=settings.max_handshakes),
+            limits=HandshakeLimits(
+                in_flight=handshakes_within(settings.max_handshakes)
+            ),
             tls_context=self._reloader.tls_context,
             origins=self._allow_list.origins(self._note_refused_origin),
             post_desk=None

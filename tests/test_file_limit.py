@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from audiohook.errors import ConfigError
-from audiohook.file_limit import raise_file_limit
+from audiohook.file_limit import handshakes_within, raise_file_limit
 
 
 class FakeLimits:
@@ -75,3 +75,15 @@ def test_no_limit_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     infinity = resource.RLIM_INFINITY
     use(monkeypatch, FakeLimits(infinity, infinity))
     raise_file_limit(1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("files", "handshakes"),
+    [(resource.RLIM_INFINITY, 4096), (524_288, 4096), (1024, 256), (20, 16)],
+)
+def test_handshakes_leave_files_for_calls(
+    monkeypatch: pytest.MonkeyPatch, files: int, handshakes: int
+) -> None:
+    use(monkeypatch, FakeLimits(min(files, 1024), files))
+    assert handshakes_within(4096) == handshakes
+    assert handshakes_within(8) == 8

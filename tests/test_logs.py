@@ -358,6 +358,21 @@ def test_own_lines_are_not_held_back_by_the_handler(name: str) -> None:
     assert all(limit.filter(record(name)) for _ in range(100))
 
 
+@pytest.mark.parametrize(
+    ("name", "is_told"), [("trio.serve_listeners", False), ("botocore", True)]
+)
+def test_traceback_of_a_connection_not_accepted_is_left_out(
+    name: str, is_told: bool
+) -> None:
+    stream = io.StringIO()
+    configure("json", stream=stream)
+    try:
+        raise OSError(24, "Too many open files")
+    except OSError:
+        logging.getLogger(name).exception("accept returned EMFILE")
+    assert ("exception" in lines(stream)[0]) == is_told
+
+
 def test_number_of_held_back_lines_is_written() -> None:
     stream = io.StringIO()
     configure("json", stream=stream)

@@ -49,7 +49,7 @@ _MOST_OF_A_NAME: Final = 100
 _READERS: Final = 2
 # How long whoever is at the file may take when the index closes; after that it stays
 # open until the process ends.
-_CLOSE_PATIENCE: Final = 10 * SECONDS
+_CLOSE_PATIENCE: Final = 5 * SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,10 @@ KIB = 1024
 
 HTTP_OK = 200
 
-# A handshake this young is not sacrificed for a newer one.
+# A handshake this young is not sacrificed for a newer one, unless there are so many
+# times as many as there should be: in a burst all are young, and take all files.
 _GRACE = 1 * SECONDS
+_CROWD = 2
 # The kernel cuts it down to its own limit, net.core.somaxconn.
 _BACKLOG = 0xFFFF
 _LAST_PORT = 0xFFFF
@@ -358,10 +360,11 @@ class Listener:
 
     def _make_room(self) -> None:
         if len(self._in_flight) >= self._limits.in_flight:
+            is_crowd = len(self._in_flight) >= _CROWD * self._limits.in_flight
             for scope, since in self._in_flight.items():
                 if scope.cancel_called:
                     continue
-                if trio.current_time() - since > _GRACE:
+                if is_crowd or trio.current_time() - since > _GRACE:
                     scope.cancel()
                 return
 

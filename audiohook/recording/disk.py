@@ -76,6 +76,9 @@ _NAME: Final = re.compile(
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # The disk as a whole refuses, not just this one file.
 _REFUSED: Final = _NO_ROOM | {errno.EIO, errno.EROFS}
+# The spool's folder has been removed, unmounted by a server of files, or given to
+# another user; what is only one call's trouble is found out by the next probe.
+_TAKEN_AWAY: Final = frozenset({errno.ENOENT, errno.ESTALE, errno.EACCES, errno.EPERM})
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -93,7 +96,7 @@ def is_no_room(exc: OSError) -> bool:
 
 def is_refusal(exc: OSError) -> bool:
     """Tell whether the next call would fare no better."""
-    return exc.errno in _REFUSED
+    return exc.errno in _REFUSED or exc.errno in _TAKEN_AWAY
 
 
 def session_of(name: str) -> str | None:

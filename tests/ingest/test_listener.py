@@ -169,6 +169,21 @@ async def test_oldest_handshake_makes_room_for_a_new_one(
             await stream.aclose()
 
 
+async def test_burst_of_silent_peers_does_not_keep_a_call_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """None of them is old enough to be sacrificed, but together they take all files."""
+    autojump_clock.autojump_threshold = 0.01
+    async with door(HandshakeLimits(in_flight=2)) as it:
+        idle = [await trio.open_tcp_stream(*it.address) for _ in range(6)]
+        await it.ask(UPGRADE)
+        assert len(it.accepted) == 1
+        assert it.listener.handshakes_in_flight <= 4
+        assert set(it.refused) == {"handshake_timeout"}
+        for stream in idle:
+            await stream.aclose()
+
+
 async def test_tls_garbage_is_counted_and_a_real_client_gets_in() -> None:
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -164,6 +164,9 @@ async def test_create_below_low_water_is_refused(tmp_path: Path) -> None:
         (errno.EDQUOT, True, True),
         (errno.EIO, False, True),
         (errno.EROFS, False, True),
+        (errno.ENOENT, False, True),
+        (errno.ESTALE, False, True),
+        (errno.EACCES, False, True),
         (errno.EMFILE, False, False),
     ],
 )
