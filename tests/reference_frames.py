@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -21,6 +22,9 @@ from wsproto.events import (
 )
 
 from audiohook._divert import Lane, batch_of
+from audiohook.ingest.http import parse_head
+from audiohook.ingest.stream import DivertedStream
+from audiohook.ingest.websocket import JudgedConnection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -90,11 +94,19 @@ class Seen:
 
 
 class Reader:
-    """wsproto's server side past its handshake, joined to whole messages."""
+    """wsproto's server side past its handshake, joined to whole messages.
 
-    def __init__(self) -> None:
-        self._connection = WSConnection(ConnectionType.SERVER)
-        self._connection.receive_data(UPGRADE)
+    Args:
+        judged: What stands in for it, if anything.
+    """
+
+    def __init__(self, judged: JudgedConnection | None = None) -> None:
+        self._connection: WSConnection | JudgedConnection
+        if judged is None:
+            self._connection = WSConnection(ConnectionType.SERVER)
+            self._connection.receive_data(UPGRADE)
+        else:
+            self._connection = judged
         list(self._connection.events())
         self._connection.send(AcceptConnection())
         self._parts: list[bytes | bytearray | str] = []
@@ -148,11 +160,22 @@ def read_plainly(chunks: Sequence[bytes]) -> Seen:
     return seen
 
 
-def read_diverted(chunks: Sequence[bytes], *, max_message_bytes: int = 65536) -> Seen:
-    """What a lane with wsproto behind it makes of the stream."""
-    reader, seen = Reader(), Seen()
+def read_diverted(
+    chunks: Sequence[bytes], *, max_message_bytes: int = 65536, judged: bool = False
+) -> Seen:
+    """What a lane with wsproto behind it makes of the stream.
+
+    Args:
+        chunks: The stream, as it comes.
+        max_message_bytes: Longest message that the lane takes.
+        judged: Whether what stands in for wsproto in a call is before it.
+    """
+    seen = Seen()
     audio_fd = os.memfd_create("audio")
     lane = Lane(max_message_bytes=max_message_bytes)
+    # Nobody reads a socket here, nor waits for one.
+    stream = DivertedStream(cast("Any", SimpleNamespace(lane=lane)), cast("Any", None))
+    reader = Reader(JudgedConnection(stream, parse_head(UPGRADE)) if judged else None)
     lane.start_frames(0)
     lane.keep(1, audio_fd)
     slow = 0
@@ -160,7 +183,7 @@ def read_diverted(chunks: Sequence[bytes], *, max_message_bytes: int = 65536) ->
         if seen.has_ended():
             break
         lane.feed(chunk)
-        while not seen.has_ended() and (data := lane.take(4096)):
+        while not seen.has_ended() and (data := stream._take(4096)):
             for item in reader.feed(data):
                 if isinstance(item, str):
                     seen.happened.append(("text", lane.pop_mark(), item))

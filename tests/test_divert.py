@@ -110,6 +110,13 @@ def test_lane_before_wsproto_reads_as_wsproto_alone(chunks: list[bytes]) -> None
     assert read_diverted(chunks) == read_plainly(chunks)
 
 
+@given(streams())
+def test_what_stands_before_wsproto_in_a_call_reads_as_wsproto_alone(
+    chunks: list[bytes],
+) -> None:
+    assert read_diverted(chunks, judged=True) == read_plainly(chunks)
+
+
 @given(streams(), st.integers(1, 200))
 def test_messages_over_the_limit_take_the_slow_way_and_lose_nothing(
     chunks: list[bytes], limit: int

@@ -30,7 +30,6 @@ __all__ = ["seaweed"]
 
 MINE = "5e55a0e5-0000-4000-8000-000000000001"
 PARTICIPANT = "5e55a0e5-0000-4000-8000-00000000000a"
-LOCK_SECONDS = 6
 
 
 class NoIndex:
@@ -161,13 +160,12 @@ async def test_a_lock_is_said_and_what_it_keeps_is_hidden_until_it_ends(
 ) -> None:
     bucket = new_bucket(client, lock=True)
     locked, free = f"calls/{name_of()}/audio/x.wav", f"calls/{name_of()}/call.json"
-    until = datetime.now(UTC) + timedelta(seconds=LOCK_SECONDS)
-    client.put_object(
+    made = client.put_object(
         Bucket=bucket,
         Key=locked,
         Body=b"voice",
-        ObjectLockMode="COMPLIANCE",
-        ObjectLockRetainUntilDate=until,
+        ObjectLockMode="GOVERNANCE",
+        ObjectLockRetainUntilDate=datetime.now(UTC) + timedelta(hours=1),
     )
     client.put_object(Bucket=bucket, Key=free, Body=b"{}")
     async with eraser_of(tmp_path, bucket) as eraser:
@@ -182,6 +180,15 @@ async def test_a_lock_is_said_and_what_it_keeps_is_hidden_until_it_ends(
         # Asked once more at once it is said again, and nothing piles up.
         assert (await erase(eraser)).kept == standing.kept
         assert len(everything(client, bucket)) == 2
+        # As if the hour were over.
+        until = datetime.now(UTC) + timedelta(seconds=1)
+        client.put_object_retention(
+            Bucket=bucket,
+            Key=locked,
+            VersionId=made["VersionId"],
+            Retention={"Mode": "GOVERNANCE", "RetainUntilDate": until},
+            BypassGovernanceRetention=True,
+        )
         await trio.sleep((until - datetime.now(UTC)).total_seconds() + 1)
         assert (await erase(eraser)).done
     assert everything(client, bucket) == set()

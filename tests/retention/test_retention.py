@@ -231,6 +231,8 @@ async def test_a_call_that_waits_in_the_spool_is_left_alone(
     for call in await spool.adopt():
         await spool.remove(call)
     await service._retention.sweep()
+    # The service has ended, and would have closed it.
+    service.index.close()
     assert not recording.folder.exists()
     nursery.cancel_scope.cancel()
 
