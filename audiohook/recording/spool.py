@@ -74,9 +74,11 @@ _CREATED_AT_ONCE: Final = 256
 # Folders are made ahead so many at a time, and after each lot the disk is left alone
 # for so many times as long as that took, and so long at least. From none to a
 # thousand, a disk that makes one in 0.1 ms has it done in two seconds, and one that
-# takes 2 ms in ten.
+# takes 2 ms in ten. Beside live calls it is a hundredth of a core: the folders of these
+# come back when they end.
 _AHEAD_AT_ONCE: Final = 32
 _AHEAD_PAUSES: Final = 4
+_AHEAD_PAUSES_BESIDE: Final = 99
 _AHEAD_LEAST_PAUSE: Final = 0.05
 # When a disk that did not make any is asked again.
 _AHEAD_RETRY: Final = 10.0
@@ -700,7 +702,8 @@ class Spool:
             # It shows again where a call is to be created.
             return _AHEAD_RETRY
         took = trio.current_time() - began
-        return max(_AHEAD_LEAST_PAUSE, _AHEAD_PAUSES * took)
+        pauses = _AHEAD_PAUSES_BESIDE if self._live else _AHEAD_PAUSES
+        return max(_AHEAD_LEAST_PAUSE, pauses * took)
 
     # The removing lane
 

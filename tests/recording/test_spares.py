@@ -261,6 +261,19 @@ async def test_folders_are_made_ahead_and_again_when_half_are_left(
     assert not any(map(is_locked, spares_of(tmp_path)))
 
 
+async def test_the_disk_is_left_alone_for_longer_beside_live_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "_AHEAD_LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(spool_module, "_AHEAD_PAUSES", 0)
+    async with running(tmp_path, spares=100) as spool:
+        assert await spool._make_some_ahead(1) == 0
+        (call,) = await _created(spool, 1)
+        assert await spool._make_some_ahead(1) > 0
+        await store(spool, call)
+        assert await spool._make_some_ahead(1) == 0
+
+
 async def test_no_more_folders_are_made_ahead_than_are_kept(tmp_path: Path) -> None:
     async with running(tmp_path, spares=3, ahead=40):
         await wait_until(lambda: len(spares_of(tmp_path)) == 3)
