@@ -241,7 +241,6 @@ def _stored(run: Run) -> Goal:
     goal = f"within {STORED:.0f} s"
     found = [
         *run.records("length"),
-        *run.records("parts"),
         *run.records("delivery", calls=DELIVERY_CALLS),
     ]
     times = [
