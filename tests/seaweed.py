@@ -75,6 +75,14 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def reach(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has boto3 find a server by the environment, as its owner."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
+
+
 def _options(folder: Path) -> tuple[int, list[str]]:
     names = ("master", "volume", "filer", "s3", "admin")
     ports = _free_ports(2 * len(names))

@@ -13,7 +13,7 @@ import trio
 from audiohook.errors import UploadError
 from audiohook.first_look import FirstLook
 from tests.house import house
-from tests.seaweed import OWNER, Seaweed, seaweed
+from tests.seaweed import Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
 from tests.waiting import wait_until
 
@@ -115,13 +115,7 @@ async def test_fault_of_ours_is_told_and_costs_nothing_else(
 async def test_service_says_that_the_bucket_is_wrong_until_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed: Seaweed
 ) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": seaweed.url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": OWNER[0],
-        "AWS_SECRET_ACCESS_KEY": OWNER[1],
-    }.items():
-        monkeypatch.setenv(name, value)
+    reach(seaweed, monkeypatch)
     monkeypatch.setattr("audiohook.first_look._FIRST_PAUSE", 0.1)
     bucket = f"late-{uuid.uuid4()}"
     with structlog.testing.capture_logs() as lines:

@@ -10,7 +10,7 @@ from audiohook.checks import describe_permissions
 from audiohook.errors import ConfigError
 from audiohook.keys import label_of
 from tests.checks.tools import checked, load
-from tests.seaweed import BUCKET, OWNER, Seaweed, seaweed
+from tests.seaweed import BUCKET, Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
 
 if TYPE_CHECKING:
@@ -223,13 +223,7 @@ def test_days_of_keys_in_a_secret_are_heeded(monkeypatch: pytest.MonkeyPatch) ->
 async def test_each_bucket_and_prefix_of_a_key_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seaweed: Seaweed
 ) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": seaweed.url,
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": OWNER[0],
-        "AWS_SECRET_ACCESS_KEY": OWNER[1],
-    }.items():
-        monkeypatch.setenv(name, value)
+    reach(seaweed, monkeypatch)
     acme = f"acme-{uuid.uuid4()}"
     client: Any = plain_client(seaweed)
     client.create_bucket(Bucket=acme)

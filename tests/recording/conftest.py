@@ -10,11 +10,11 @@ import pytest
 from audiohook.recording import _files, disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from audiohook.recording._files import Journals, Lock
+    from tests.recording.factory import Calls
 
-    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
     Requests = list[tuple[bytes, bytes, bytes, bytes | None]]
     Made = list[tuple[int, int, int, Lock | None]]
 

@@ -25,12 +25,14 @@ from audiohook.recording.record import replay
 from audiohook.recording.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Sequence
     from pathlib import Path
 
     from audiohook.call_settings import CallSettings
     from audiohook.recording.journal import Fact
     from audiohook.recording.record import CallRecord
+
+    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
 
 CONVERSATION = "11111111-1111-4111-8111-111111111111"
 PARTICIPANT = "22222222-2222-4222-8222-222222222222"

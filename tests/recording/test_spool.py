@@ -33,12 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
     from pathlib import Path
 
-    from audiohook.recording._files import Journals, Lock
+    from audiohook.recording._files import Journals
     from audiohook.recording.spooled import SpooledCall
-
-    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
-    Requests = list[tuple[bytes, bytes, bytes, bytes | None]]
-    Made = list[tuple[int, int, int, Lock | None]]
+    from tests.recording.factory import Calls
 
 
 async def test_create_takes_a_session_id_that_is_there_already(tmp_path: Path) -> None:

@@ -39,15 +39,12 @@ from tests.recording.factory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
-    from audiohook.recording._files import Journals, Lock
+    from audiohook.recording._files import Journals
     from audiohook.recording.journal import Fact
-
-    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
-    Requests = list[tuple[bytes, bytes, bytes, bytes | None]]
-    Made = list[tuple[int, int, int, Lock | None]]
+    from tests.recording.factory import Calls
 
 
 async def test_adopt_takes_a_call_that_was_cut_off(tmp_path: Path) -> None:

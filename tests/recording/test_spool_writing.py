@@ -31,15 +31,10 @@ from tests.recording.factory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from audiohook.recording._files import Lock
     from audiohook.recording.spooled import SpooledCall
-
-    Calls = Collection[tuple[disk.CallFiles, list[disk.Step]]]
-    Requests = list[tuple[bytes, bytes, bytes, bytes | None]]
-    Made = list[tuple[int, int, int, Lock | None]]
 
 
 async def test_append_is_written_soon_and_known_at_once(
