@@ -443,7 +443,7 @@ async def test_audio_that_a_full_disk_refused_is_a_gap_once(
 async def test_call_that_a_hanging_disk_kept_from_being_sealed_is_stored_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "_SEAL_DEADLINE", 0.3)
+    monkeypatch.setattr(call, "SEAL_DEADLINE", 0.3)
     monkeypatch.setattr(call, "_CLOSE_PATIENCE", 0.0)
     monkeypatch.setattr(call, "_PEER_PATIENCE", 0.5)
     monkeypatch.setattr(service, "_ADOPT_INTERVAL", 0.1)
