@@ -29,6 +29,7 @@ from audiohook.api.surroundings import Surroundings as ApiSurroundings
 from audiohook.api.tokens import Tokens
 from audiohook.authentication import Authenticator
 from audiohook.backlog import Backlog
+from audiohook.call import SEAL_DEADLINE
 from audiohook.call_settings import Chooser
 from audiohook.call_surroundings import Surroundings
 from audiohook.desk import CallDesk
@@ -281,6 +282,7 @@ class Service:
             log=log,
             longest_drain=settings.drain_timeout
             + _GOODBYE_DEADLINE
+            + SEAL_DEADLINE
             + _SETTLE_DEADLINE
             + _LAST_REQUESTS_DEADLINE
             + _LAST_WORDS_DEADLINE,

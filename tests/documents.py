@@ -1,14 +1,18 @@
-"""The code blocks of the pages, and the commands in them."""
+"""The code blocks of the pages, the commands in them, and which cannot be run here.
+
+A test that runs a block asks for it with `typed`, one that compares what a block says
+is printed with what is printed, with `shown`. tests/account.py finds these requests,
+so that every block has a test, or a reason below.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (
@@ -17,9 +21,44 @@ PAGES = (
     *sorted((ROOT / "docs").glob("*.md")),
 )
 
+# All programs that the pages have people type, but for ours.
+PROGRAMS = frozenset(
+    {
+        ".",
+        ".venv/bin/pip",
+        ".venv/bin/python",
+        "/opt/audiohook/bin/pip",
+        "apt-get",
+        "aws",
+        "cd",
+        "curl",
+        "docker",
+        "echo",
+        "for",
+        "git",
+        "grep",
+        "install",
+        "journalctl",
+        "make",
+        "ngrok",
+        "openssl",
+        "python3",
+        "rm",
+        "ssh",
+        "systemctl",
+        "umask",
+    }
+)
 # What a command of ours may be called by.
 OURS = re.compile(r"(\S*/)?audiohook$")
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
+
+# A page, how a block or a command on it begins, and why nobody runs it here.
+NOT_RUN = {
+    ("docs/architecture.md", "Genesys ─wss─▶"): "a drawing",
+    ("docs/architecture.md", "foundation"): "a drawing",
+    ("docs/load-balancer.md", "ngrok http"): "needs an account at ngrok",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +76,41 @@ class Block:
     lines: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
+        return f"{self.place}:{self.line}"
+
+    @property
+    def place(self) -> str:
+        return str(self.page.relative_to(ROOT))
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines)
 
-    def commands(self) -> list[str]:
+    def all_commands(self) -> list[str]:
         """Returns its shell commands, each on one line, without prompt and comment."""
         joined = re.sub(r"\s*\\\n\s*", " ", self.text)
         return [
             found
             for line in joined.splitlines()
             if (found := _command(line)) is not None
+        ]
+
+    def commands(self) -> list[str]:
+        """Returns those of its commands that can be run here."""
+        return [each for each in self.all_commands() if not self.reasons(each)]
+
+    @property
+    def can_be_run(self) -> bool:
+        """Whether there is anything in it that can be, or can be compared."""
+        return not self.reasons() if not self.all_commands() else bool(self.commands())
+
+    def reasons(self, command: str | None = None) -> list[str]:
+        """Returns why a command of it, or the whole block, is not run."""
+        text = self.text if command is None else command
+        return [
+            reason
+            for (page, start), reason in NOT_RUN.items()
+            if page == self.place and text.startswith(start)
         ]
 
 
@@ -70,58 +131,50 @@ def _command(line: str) -> str | None:
 
 def is_program(word: str) -> bool:
     """Tells whether a line that begins with this word is a command."""
-    return word in PROGRAMS or OURS.match(word) is not None
+    return word.lstrip("(") in PROGRAMS or OURS.match(word) is not None
 
 
-# All programs that the pages name. Those of the first group are tried by tests, or
-# their words held against what they know; of the others only the shell's grammar is,
-# for the reason given.
-TRIED = ("audiohook", "aws", "cd", "curl", "grep", "make", "openssl", "docker")
-NOT_TRIED = {
-    ".venv/bin/python": "benchmarks take minutes; CI runs the short form",
-    "for": "a loop of systemctl",
-    "install": "writes into /etc",
-    "journalctl": "wants a journal of the machine",
-    "ngrok": "wants an account",
-    "/opt/audiohook/bin/pip": "installs from elsewhere; a test installs the wheel",
-    "python3": "makes an environment in /opt",
-    "systemctl": "wants a service manager; units have tests of their own",
-    "echo": "of the shell",
-}
-PROGRAMS = frozenset({*TRIED, *NOT_TRIED})
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    """Yields the code blocks of a page, indented and fenced."""
-    lines = page.read_text().splitlines()
-    at = 0
-    while at < len(lines):
-        line = lines[at]
-        if line.lstrip().startswith("```"):
-            end = next(
-                each
-                for each in range(at + 1, len(lines))
-                if lines[each].lstrip().startswith("```")
-            )
-            indent = len(line) - len(line.lstrip())
-            yield Block(
-                page, at + 2, tuple(each[indent:] for each in lines[at + 1 : end])
-            )
-            at = end + 1
-        elif line.startswith("    ") and not (at and lines[at - 1].strip()):
-            end = at
-            while end < len(lines) and (
-                lines[end].startswith("    ") or not lines[end].strip()
-            ):
-                end += 1
-            while not lines[end - 1].strip():
-                end -= 1
-            yield Block(page, at + 1, tuple(each[4:] for each in lines[at:end]))
-            at = end
-        else:
-            at += 1
+@cache
+def blocks(page: Path) -> tuple[Block, ...]:
+    """Returns the code blocks of a page, indented and fenced."""
+    found = []
+    for token in MarkdownIt().parse(page.read_text()):
+        if token.type in ("fence", "code_block"):
+            assert token.map is not None
+            first = token.map[0] + (2 if token.type == "fence" else 1)
+            lines = token.content.rstrip("\n").split("\n")
+            found.append(Block(page, first, tuple(lines)))
+    return tuple(found)
 
 
 def all_blocks() -> list[Block]:
     """Returns the code blocks of all pages."""
     return [block for page in PAGES for block in blocks(page)]
+
+
+def find(page: str, start: str) -> Block:
+    """Returns a block of a page.
+
+    Args:
+        page: The page, from the root of the source tree.
+        start: The whole block, or enough of its beginning to tell it from the others
+            on that page.
+
+    Raises:
+        LookupError: No block there begins so, or more than one.
+    """
+    found = [each for each in blocks(ROOT / page) if each.text.startswith(start)]
+    found = [each for each in found if each.text == start] or found
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} blocks of {page} begin with {start!r}")
+    return found[0]
+
+
+def typed(page: str, start: str) -> Block:
+    """Finds a block for the test that runs it: commands, settings, or code."""
+    return find(page, start)
+
+
+def shown(page: str, start: str) -> Block:
+    """Finds a block for the test that compares it with what is really there."""
+    return find(page, start)

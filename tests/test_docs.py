@@ -1,7 +1,7 @@
 """What the pages tell people to type and to write is what the code knows.
 
-Every command and every setting in a code block is held against the code here; those
-that can run are run by tests/slow/test_docs.py.
+Every command and every setting in a code block is held against the code here; which
+test runs it is told by tests/account.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from audiohook.cli import app
 from audiohook.errors import ConfigError
 from audiohook.settings import describe, load
-from tests.documents import NOT_TRIED, OURS, PAGES, ROOT, Block, all_blocks
+from tests.documents import OURS, PAGES, PROGRAMS, ROOT, Block, all_blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +38,7 @@ def commands(*programs: str) -> list[Any]:
     """Returns the commands of the pages that begin with one of these, as parameters."""
     found = []
     for block in BLOCKS:
-        for command in block.commands():
+        for command in block.all_commands():
             words = _words(command)
             name = "audiohook" if OURS.match(words[0]) else words[0]
             if name in programs:
@@ -108,17 +108,17 @@ def test_commands_of_aws_are_of_its_model(words: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "block",
-    [pytest.param(each, id=str(each)) for each in BLOCKS if each.commands()],
+    [pytest.param(each, id=str(each)) for each in BLOCKS if each.all_commands()],
 )
 def test_shell_understands_every_command(block: Block) -> None:
-    for command in block.commands():
+    for command in block.all_commands():
         # Braces of a template are not the shell's.
         subprocess.run(["bash", "-n", "-c", command], check=True)
 
 
 def settings_of(block: Block) -> dict[str, str]:
     """Returns the settings that a block shows as lines of a file."""
-    if block.commands() and not block.text.startswith(tuple(known())):
+    if block.all_commands() and not block.text.startswith(tuple(known())):
         return {}
     found = {}
     for line in block.lines:
@@ -173,11 +173,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_programs_that_are_not_tried_are_still_named() -> None:
+def test_programs_that_are_known_are_still_named() -> None:
     named = {
-        word
+        word.lstrip("(")
         for block in BLOCKS
-        for command in block.commands()
+        for command in block.all_commands()
         for word in command.split()
     }
-    assert set(NOT_TRIED) <= named
+    assert named >= PROGRAMS

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trustme
 
-from tests.documents import ROOT, blocks
+from tests.documents import Block, typed
 from tests.house import KEY
 from tests.slow.processes import Site
 from tests.waiting import wait_until
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-PAGE = ROOT / "docs" / "load-balancer.md"
 SECRET = "aXQgaXMgbm8gc2VjcmV0IGlmIGl0IGlzIGhlcmUhISE="
 NAME = "audiohook.example.com"
 BEGIN_SECONDS = 10.0
@@ -34,12 +33,6 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
-
-
-def of_the_page(first_word: str) -> str:
-    """Returns the one block of the page that begins with this word."""
-    (found,) = [each for each in blocks(PAGE) if each.text.startswith(first_word)]
-    return found.text
 
 
 class Proxy:
@@ -63,8 +56,8 @@ class Proxy:
             pem.write_to_path(self._chain, append=True)
         certificate.private_key_pem.write_to_path(self._key)
 
-    def nginx(self) -> Sequence[str | Path]:
-        server = of_the_page("map ")
+    def nginx(self, page: Block) -> Sequence[str | Path]:
+        server = page.text
         for old, new in {
             "listen 443 ssl": f"listen 127.0.0.1:{self.port} ssl",
             NAME: "localhost",
@@ -86,8 +79,8 @@ class Proxy:
         )
         return ("nginx", "-p", self._folder, "-c", config)
 
-    def caddy(self) -> Sequence[str | Path]:
-        site = of_the_page(NAME)
+    def caddy(self, page: Block) -> Sequence[str | Path]:
+        site = page.text
         for old, new in {
             NAME: f"https://localhost:{self.port}",
             "{\n": f"{{\n    bind 127.0.0.1\n    tls {self._chain} {self._key}\n",
@@ -125,8 +118,17 @@ async def standing(proxy: Proxy, command: Sequence[str | Path]) -> AsyncIterator
             await process.wait()
 
 
-@pytest.mark.parametrize("kind", ["nginx", "caddy"])
-async def test_signed_calls_pass_a_proxy_of_the_page(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "page"),
+    [
+        ("nginx", typed("docs/load-balancer.md", "map ")),
+        ("caddy", typed("docs/load-balancer.md", "audiohook.example.com {")),
+    ],
+    ids=str,
+)
+async def test_signed_calls_pass_a_proxy_of_the_page(
+    kind: str, page: Block, tmp_path: Path
+) -> None:
     (folder := tmp_path / "proxy").mkdir()
     (tmp_path / "site").mkdir()
     site = Site(tmp_path / "site", {"CLIENT_SECRET": SECRET})
@@ -136,7 +138,7 @@ async def test_signed_calls_pass_a_proxy_of_the_page(kind: str, tmp_path: Path) 
         proxy = Proxy(folder, server.port)
         uri = f"wss://localhost:{proxy.port}/audiohook?tenant=a%20b&x=%2F"
         ours = ("--ca-file", proxy.authority, "--api-key", KEY)
-        async with standing(proxy, getattr(proxy, kind)()):
+        async with standing(proxy, getattr(proxy, kind)(page)):
             call = await site.command(
                 *("call", uri, *ours, "--client-secret", SECRET),
                 *("--duration", "3", "--fast"),

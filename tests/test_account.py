@@ -1,0 +1,39 @@
+"""Which test runs which code block of the pages, and why some are not run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.account import requests
+from tests.documents import NOT_RUN, ROOT, blocks, find
+
+REQUESTS = requests()
+
+
+def test_blocks_that_are_asked_for_are_there() -> None:
+    assert [each.block() for each in REQUESTS] != []
+
+
+def test_blocks_are_asked_for_by_tests() -> None:
+    """A request that no test makes would stand in the account and run nothing."""
+    assert [each.place for each in REQUESTS if each.test is None] == []
+
+
+@pytest.mark.parametrize("key", NOT_RUN, ids=str)
+def test_reasons_are_for_what_is_there(key: tuple[str, str]) -> None:
+    page, start = key
+    found = [
+        text
+        for block in blocks(ROOT / page)
+        for text in (block.all_commands() or [block.text])
+        if text.startswith(start)
+    ]
+    assert len(found) == 1, found
+
+
+def test_block_is_told_from_others_by_its_beginning() -> None:
+    assert find("docs/s3.md", "audiohook check").lines == ("audiohook check",)
+    with pytest.raises(LookupError, match="0 blocks"):
+        find("docs/s3.md", "audiohook fly")
+    with pytest.raises(LookupError, match="2 blocks"):
+        find("docs/first-hour.md", ". .venv/bin")
