@@ -76,7 +76,7 @@ _CLOSE_PATIENCE = 8 * SECONDS
 # By then a peer whose ``close`` could not be answered has gone by itself.
 _PEER_PATIENCE = 12 * SECONDS
 # What a call may take to be sealed when nobody waits for it any more.
-_SEAL_DEADLINE = 30 * SECONDS
+SEAL_DEADLINE = 30 * SECONDS
 _GOODBYE_DEADLINE = 2 * SECONDS
 # Source: RFC 5646, "Syntax".
 _LANGUAGE_TAG = re.compile(r"[A-Za-z0-9]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8}")
@@ -171,7 +171,7 @@ class Call:
         self._called = False
         # Who has asked for the pause that the peer is in.
         self._paused_for: Asker | None = None
-        self.seal_deadline = _SEAL_DEADLINE
+        self.seal_deadline = SEAL_DEADLINE
         self.opened: OpenReceived | None = None
         self.control = CallControl(
             self._session,

@@ -136,7 +136,8 @@ class CallDesk:
         fault = head.upgrade_fault
         if fault is not None:
             around.metrics.refused.labels("bad_request").inc()
-            await answer(stream, fault, b"Bad upgrade\n", headers=_WEBSOCKET_VERSION)
+            body = b"No WebSocket for this request: %b\n" % fault.text
+            await answer(stream, fault.status, body, headers=_WEBSOCKET_VERSION)
             return
         try:
             credentials = replace(await self._authenticate(head), client=head.client)
@@ -148,6 +149,7 @@ class CallDesk:
                 reason=error.reason,
                 client=head.client,
             )
+            stream.forget()
             # The same answer after the same time, whatever was wrong.
             await self._strangers.wait(arrived + FAILURE_DELAY)
             await answer(stream, error.http_status, b"refused\n")

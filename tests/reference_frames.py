@@ -161,7 +161,11 @@ def read_plainly(chunks: Sequence[bytes]) -> Seen:
 
 
 def read_diverted(
-    chunks: Sequence[bytes], *, max_message_bytes: int = 65536, judged: bool = False
+    chunks: Sequence[bytes],
+    *,
+    max_message_bytes: int = 65536,
+    judged: bool = False,
+    early: bytes = b"",
 ) -> Seen:
     """What a lane with wsproto behind it makes of the stream.
 
@@ -169,6 +173,7 @@ def read_diverted(
         chunks: The stream, as it comes.
         max_message_bytes: Longest message that the lane takes.
         judged: Whether what stands in for wsproto in a call is before it.
+        early: What comes with the request for the WebSocket, before all of that.
     """
     seen = Seen()
     audio_fd = os.memfd_create("audio")
@@ -176,10 +181,12 @@ def read_diverted(
     # Nobody reads a socket here, nor waits for one.
     stream = DivertedStream(cast("Any", SimpleNamespace(lane=lane)), cast("Any", None))
     reader = Reader(JudgedConnection(stream, parse_head(UPGRADE)) if judged else None)
-    lane.start_frames(0)
     lane.keep(1, audio_fd)
+    lane.feed(UPGRADE + early)
+    stream._head_bytes = len(UPGRADE)
+    stream.start_frames()
     slow = 0
-    for chunk in chunks:
+    for chunk in (b"", *chunks):
         if seen.has_ended():
             break
         lane.feed(chunk)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from audiohook import call, call_recording, service
+from audiohook import call, call_recording, desk, service
 from audiohook.protocol.events import SessionFault
 from audiohook.protocol.messages import Closed, Opened, Pong
 from audiohook.recording import disk
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
     from pathlib import Path
 
+    from audiohook.ingest.http import RequestHead
+    from audiohook.ingest.stream import DivertedStream
     from audiohook.recording._files import Journals
 
 
@@ -66,6 +68,63 @@ async def test_audio_that_is_no_whole_samples_is_refused_alone(tmp_path: Path) -
         await it.settle()
         (recording,) = it.recordings()
     assert recording.audio(".raw") == peer.audio
+
+
+async def test_open_that_came_with_the_request_is_answered(tmp_path: Path) -> None:
+    """Some clients save a round trip, though they should not."""
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.connect()
+        opening = peer.text("open", parameters=peer.open_parameters())
+        assert await peer.send(peer.request() + opening)
+        await peer.hear_upgraded()
+        await peer.hear_opened()
+        await peer.play(0.5)
+        await peer.leave()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
+
+
+async def test_what_a_stranger_sends_with_his_request_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    streams: list[DivertedStream] = []
+    take = desk.CallDesk.take
+
+    async def note(
+        self: desk.CallDesk, stream: DivertedStream, head: RequestHead
+    ) -> None:
+        streams.append(stream)
+        await take(self, stream, head)
+
+    async def wait(_self: desk.Strangers, _until: float) -> None:
+        kept.extend(stream.lane.rest_bytes for stream in streams)
+
+    monkeypatch.setattr(desk.CallDesk, "take", note)
+    monkeypatch.setattr(desk.Strangers, "wait", wait)
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.connect()
+        early = message(BINARY, bytes(10_000))
+        assert await peer.send(peer.request(b"X-API-KEY: wrong\r\n") + early)
+        assert (await peer.rest()).startswith(b"HTTP/1.1 401 ")
+    assert kept == [0]
+
+
+async def test_request_that_is_not_in_order_is_told_what_is_wrong(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as it, peer_of(it) as peer:
+        await peer.connect()
+        request = peer.request().replace(b"A" * 22 + b"==", b"abc")
+        assert await peer.send(request + message(BINARY, b"early"))
+        told = await peer.rest()
+    assert told.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert told.endswith(
+        b"\r\n\r\nNo WebSocket for this request: Sec-WebSocket-Key must be there once,"
+        b" 16 bytes in base64\n"
+    )
 
 
 # What the reference client and its suite do
@@ -384,7 +443,7 @@ async def test_audio_that_a_full_disk_refused_is_a_gap_once(
 async def test_call_that_a_hanging_disk_kept_from_being_sealed_is_stored_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(call, "_SEAL_DEADLINE", 0.3)
+    monkeypatch.setattr(call, "SEAL_DEADLINE", 0.3)
     monkeypatch.setattr(call, "_CLOSE_PATIENCE", 0.0)
     monkeypatch.setattr(call, "_PEER_PATIENCE", 0.5)
     monkeypatch.setattr(service, "_ADOPT_INTERVAL", 0.1)

@@ -117,6 +117,16 @@ def test_what_stands_before_wsproto_in_a_call_reads_as_wsproto_alone(
     assert read_diverted(chunks, judged=True) == read_plainly(chunks)
 
 
+@given(streams(), st.integers(0, 400))
+def test_what_comes_with_the_request_reads_as_what_comes_after_it(
+    chunks: list[bytes], early_bytes: int
+) -> None:
+    data = b"".join(chunks)
+    early, later = data[:early_bytes], data[early_bytes:]
+    diverted = read_diverted([later] if later else [], judged=True, early=early)
+    assert diverted == read_plainly([each for each in (early, later) if each])
+
+
 @given(streams(), st.integers(1, 200))
 def test_messages_over_the_limit_take_the_slow_way_and_lose_nothing(
     chunks: list[bytes], limit: int

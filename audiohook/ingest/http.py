@@ -42,8 +42,24 @@ _USUAL_HEAD = re.compile(
 )
 _ABOUT_BODIES = frozenset({b"content-length", b"transfer-encoding"})
 
+# 16 bytes in base64.
+_WEBSOCKET_KEY = re.compile(rb"[+/0-9A-Za-z]{22}==")
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CONTINUE_EVENT = h11.InformationalResponse(status_code=100, headers=[])
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeFault:
+    """What is not in order with a request for a WebSocket.
+
+    Attributes:
+        status: HTTP status to answer with.
+        text: What is wrong, for a person with ``curl``.
+    """
+
+    status: int
+    text: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +102,8 @@ class RequestHead:
         return self._values(b"sec-websocket-key")[0]
 
     @property
-    def upgrade_fault(self) -> int | None:
-        """Status for a request for a WebSocket that is not in order; None if it is.
+    def upgrade_fault(self) -> UpgradeFault | None:
+        """What is wrong with a request for a WebSocket; None if it is in order.
 
         A body is none of a WebSocket's: what is a body to a proxy before us would be
         frames here.
@@ -97,18 +113,22 @@ class RequestHead:
         lengths = self._values(b"content-length")
         tokens = b",".join(self._values(b"connection")).lower().split(b",")
         keys = self._values(b"sec-websocket-key")
-        if (
-            self.method != b"GET"
-            or self._values(b"transfer-encoding")
-            or any(length.strip(b"0") for length in lengths)
-            or b"upgrade" not in {token.strip() for token in tokens}
-            or len(keys) != 1
-            or not keys[0]
+        if self.method != b"GET":
+            text = b"It is asked for with GET"
+        elif self._values(b"transfer-encoding") or any(
+            length.strip(b"0") for length in lengths
         ):
-            return HTTP_BAD_REQUEST
-        if self._values(b"sec-websocket-version") != [b"13"]:
-            return HTTP_UPGRADE_REQUIRED
-        return None
+            text = b"The request must have no body"
+        elif b"upgrade" not in {token.strip() for token in tokens}:
+            text = b"Connection must say Upgrade"
+        elif len(keys) != 1 or not _WEBSOCKET_KEY.fullmatch(keys[0]):
+            text = b"Sec-WebSocket-Key must be there once, 16 bytes in base64"
+        elif self._values(b"sec-websocket-version") != [b"13"]:
+            text = b"Sec-WebSocket-Version must be 13"
+            return UpgradeFault(HTTP_UPGRADE_REQUIRED, text)
+        else:
+            return None
+        return UpgradeFault(HTTP_BAD_REQUEST, text)
 
     def _values(self, wanted: bytes) -> list[bytes]:
         return [value for name, value in self.headers if name == wanted]

@@ -91,12 +91,17 @@ class DivertedStream(trio.abc.Stream):
             await self._transport.wait_readable()
 
     def start_frames(self) -> None:
-        """Takes what follows the head as WebSocket frames.
+        """Takes what follows the head as WebSocket frames, and drops the head.
 
-        The head is dropped, and what has come behind it: a client has to wait for the
-        answer. Source: RFC 6455 section 4.1.
+        A client has to wait for the answer before it sends any (RFC 6455 section
+        4.1). Some do not, to save a round trip, and would wait in vain for an answer
+        to what was lost.
         """
         self.lane.start_frames(self._head_bytes)
+        self.lane.take(self._head_bytes)
+
+    def forget(self) -> None:
+        """Drops what has come, of a peer whose words are of no interest any more."""
         self.lane.drop_text()
 
     def enlist(self, hear: Callable[[str], bool], hearer: Hearer | None = None) -> None:

@@ -17,7 +17,6 @@ from wsproto.events import (
     AcceptConnection,
     CloseConnection,
     Message,
-    Request,
     TextMessage,
 )
 from wsproto.utilities import generate_accept_token
@@ -61,10 +60,8 @@ class JudgedConnection:
     def __init__(self, stream: DivertedStream, head: RequestHead) -> None:
         self._stream = stream
         self._key = head.websocket_key
-        # Those that did not come from ``wsproto``. It needs no more of a request.
-        self._events: list[Event] = [
-            Request(host="", target=head.target.decode("latin-1"))
-        ]
+        # Those that did not come from ``wsproto``.
+        self._events: list[Event] = []
         self._is_accepted = False
         self._has_failed = False
         # None until something has come, or is to be sent, that is no text message.
@@ -147,11 +144,16 @@ class CallSocket(WebSocketConnection):
         )
 
     async def accept(self, nursery: trio.Nursery) -> None:
-        """Says yes to the request, and begins to read, as ``wrap_server_stream`` does.
+        """Says yes to the request, and begins to read.
+
+        In this order, unlike ``wrap_server_stream``: a frame may have come behind the
+        request, and an answer to it must not go out before the answer to that.
 
         Args:
             nursery: Owns the reader's task.
+
+        Raises:
+            ConnectionClosed: The peer is gone.
         """
+        await self._send(AcceptConnection())
         nursery.start_soon(self._reader_task)
-        request = await self._get_request()
-        await request.accept()

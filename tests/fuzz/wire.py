@@ -113,7 +113,8 @@ def http_head(data: bytes) -> None:
             assert head.target.startswith(head.path)
             if head.asks_for_websocket:
                 assert head.version == b"1.1"
-                assert head.upgrade_fault in (None, 400, 426)
+                fault = head.upgrade_fault
+                assert fault is None or fault.status in (400, 426)
     stream = cast("DivertedStream", _Bytes(request, piece_bytes))
     try:
         body = _run(receive_body(stream, _MOST_BODY_BYTES))

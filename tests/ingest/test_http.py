@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,7 +67,35 @@ def test_upgrade_in_order_has_no_fault(data: bytes) -> None:
 def test_upgrade_out_of_order_has_a_status(data: bytes, status: int) -> None:
     head = parse_head(data)
     assert head.asks_for_websocket
-    assert head.upgrade_fault == status
+    assert head.upgrade_fault is not None
+    assert head.upgrade_fault.status == status
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"abc",
+        b"AAAAAAAAAAAAAAAAAAAAAA",
+        b"AAAAAAAAAAAAAAAAAAAAAAA=",  # 17 bytes
+        b"AAAAAAAAAAAAAAAAAAAA",  # 15 bytes
+        b"AAAAAAAAAAAAAAAAAAAA-_==",  # another alphabet
+        b"AAAAAAAAAAAA AAAAAAAAA==",
+        b"AAAAAAAAAAAAAAAAAAAAAA==, AAAAAAAAAAAAAAAAAAAAAA==",
+    ],
+)
+def test_key_that_is_not_16_bytes_is_named(key: bytes) -> None:
+    fault = parse_head(changed(b"AAAAAAAAAAAAAAAAAAAAAA==", key)).upgrade_fault
+    assert fault is not None
+    assert fault.status == 400
+    assert b"Sec-WebSocket-Key" in fault.text
+    assert key not in fault.text
+
+
+@given(st.binary(max_size=40))
+def test_key_is_in_order_if_it_is_16_bytes(data: bytes) -> None:
+    key = base64.b64encode(data)
+    head = parse_head(changed(b"AAAAAAAAAAAAAAAAAAAAAA==", key))
+    assert (head.upgrade_fault is None) == (len(data) == 16)
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"2.0"])

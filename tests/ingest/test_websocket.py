@@ -38,19 +38,28 @@ MOST = 1000
 
 
 @asynccontextmanager
-async def ends() -> AsyncIterator[tuple[trio.SocketStream, CallSocket]]:
-    """The client's stream, and our WebSocket, once the client has its answer."""
+async def ends(
+    early: bytes = b"",
+) -> AsyncIterator[tuple[trio.SocketStream, CallSocket]]:
+    """The client's stream, and our WebSocket, once the client has its answer.
+
+    Args:
+        early: What the client sends with its request.
+    """
     pump = Pump(0.02)
     async with connection() as (client, server), trio.open_nursery() as nursery:
         stream = DivertedStream(PlainTransport(server, pump.fleet), pump)
-        await client.send_all(upgrade_request())
+        await client.send_all(upgrade_request() + early)
         data = await stream.receive_head(10_000)
         assert data is not None
         stream.start_frames()
         judged = JudgedConnection(stream, parse_head(data))
         socket = CallSocket(stream, judged, queue_size=4, max_message_size=MOST)
         await socket.accept(nursery)
-        assert (await heard(client)).startswith(b"HTTP/1.1 101 ")
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            answer += await heard(client, 1)
+        assert answer.startswith(b"HTTP/1.1 101 ")
         yield client, socket
         await stream.aclose()
         nursery.cancel_scope.cancel()
@@ -60,9 +69,9 @@ def unmasked(opcode: int, payload: bytes) -> bytes:
     return bytes((0x80 | opcode, len(payload))) + payload
 
 
-async def heard(client: trio.SocketStream) -> bytes:
+async def heard(client: trio.SocketStream, most_bytes: int = 65_536) -> bytes:
     with trio.fail_after(5):
-        return await client.receive_some()
+        return await client.receive_some(most_bytes)
 
 
 async def test_answer_is_what_the_library_would_say() -> None:
@@ -74,8 +83,6 @@ async def test_answer_is_what_the_library_would_say() -> None:
         pump = Pump(0.02)
         stream = DivertedStream(PlainTransport(server, pump.fleet), pump)
         ours = JudgedConnection(stream, parse_head(upgrade_request()))
-        (request,) = ours.events()
-        assert isinstance(request, wsproto.events.Request)
         answer = ours.send(wsproto.events.AcceptConnection())
     assert answer.lower().split() == theirs.lower().split()
 
@@ -111,6 +118,28 @@ async def test_messages_come_whole_and_in_order(step: int) -> None:
         got = [await socket.get_message() for _ in range(4)]
         assert got == ["größer", "in pieces", b"\0\xff\1", ""]
         assert await heard(client) == unmasked(PONG, b"?")
+
+
+@pytest.mark.parametrize("split", [0, 1, 5, 9, 12, 20])
+async def test_what_came_with_the_request_is_heard_after_its_answer(split: int) -> None:
+    data = frame(PING, b"?") + frame(TEXT, b"early")
+    async with ends(data[: len(data) - split]) as (client, socket):
+        await client.send_all(data[len(data) - split :])
+        assert await heard(client) == unmasked(PONG, b"?")
+        with trio.fail_after(5):
+            assert await socket.get_message() == "early"
+
+
+async def test_close_that_came_with_the_request_is_answered() -> None:
+    async with ends(frame(TEXT, b"last") + frame(CLOSE, b"\x03\xe8")) as (
+        client,
+        socket,
+    ):
+        with trio.fail_after(5):
+            assert await socket.get_message() == "last"
+            with pytest.raises(ConnectionClosed):
+                await socket.get_message()
+        assert await heard(client) == unmasked(CLOSE, b"\x03\xe8")
 
 
 async def test_texts_alone_need_nobody_to_judge_them() -> None:

@@ -84,6 +84,9 @@ _is_a_bad_request(
     "upgrades_without_saying_so", _instead(b"Connection: Upgrade\r\n", b"")
 )
 _is_a_bad_request("has_two_websocket_keys", _line(b"Sec-WebSocket-Key: eA=="))
+_is_a_bad_request(
+    "has_a_websocket_key_of_two_bytes", _instead(b"A" * 22 + b"==", b"abc")
+)
 _is_answered("speaks_an_old_draft", b"426", "bad_request", _instead(b": 13", b": 8"))
 _is_answered(
     "speaks_http_1_0", b"426", "not_an_upgrade", _instead(b"HTTP/1.1", b"HTTP/1.0")
