@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from audiohook.keys import KeyLimits
+from audiohook.rate import TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from audiohook.setting_values import Rate
+    from audiohook.rate import Rate
 
 
 class TurnedAway(StrEnum):
@@ -58,33 +59,6 @@ class Place:
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
-
-
-class TokenBucket:
-    """Limits how often something may happen, but lets it happen in bursts.
-
-    Args:
-        rate: How often, and how often at once.
-        now: Time in seconds.
-
-    Attributes:
-        rate: The same.
-    """
-
-    def __init__(self, rate: Rate, now: float) -> None:
-        self.rate = rate
-        self._tokens = float(rate.burst)
-        self._filled_at = now
-
-    def take(self, now: float) -> bool:
-        """Tells whether it may happen once more, and counts it if so."""
-        gained = (now - self._filled_at) * self.rate.per_second
-        self._tokens = min(self.rate.burst, self._tokens + gained)
-        self._filled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
 
 
 class Admission:

@@ -21,7 +21,6 @@ from audiohook.errors import ConfigError, in_one_line
 from audiohook.protocol.messages import canonical_uuid
 from audiohook.setting_values import (
     API_KEY_PATTERN,
-    Rate,
     check_bucket,
     check_key_prefix,
     decode_secret,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from audiohook.rate import Rate
     from audiohook.settings import Settings
 
 MIB: Final = 1024 * 1024

@@ -122,16 +122,11 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceStatistics:
-    """How the service does.
+class ServiceStatistics(Standing):
+    """How the service does: how it stands, and more.
 
     Attributes:
         live: Sessions that are open.
-        handshakes: Connections that have not asked for anything yet.
-        draining: Whether the service is about to stop.
-        can_record: Whether the disk takes new calls.
-        refusal: Why no new call is welcome, for whatever reason; None if it is.
-        pump: The ingest pass.
         spool: Calls on the local disk.
         deliveries: Calls on their way to the store.
         store_fault: Why the store is not used but for trials, or has not answered
@@ -143,11 +138,6 @@ class ServiceStatistics:
     """
 
     live: int
-    handshakes: int
-    draining: bool
-    can_record: bool
-    refusal: str | None
-    pump: PumpStatistics
     spool: SpoolStatistics
     deliveries: DeliveryStatistics
     store_fault: str | None

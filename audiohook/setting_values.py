@@ -12,7 +12,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
@@ -25,7 +25,9 @@ from pydantic import (
 )
 from pydantic_settings import NoDecode
 
+from audiohook.hosts import is_loopback
 from audiohook.networks import Networks
+from audiohook.rate import Rate
 
 API_KEY_PATTERN = r"^[a-zA-Z0-9+/_-]+={0,2}$"
 """What Genesys accepts as an API key."""
@@ -77,21 +79,6 @@ JOB_OWN_PARAMS = (
 
 NOTIFY_KINDS = ("opened", "stored", "transcribed", "failed", "erased")
 """What may be told of calls: `audiohook.notify.event.Kind`."""
-
-
-class Rate(NamedTuple):
-    """How often something may happen.
-
-    Attributes:
-        per_second: How often in the long run.
-        burst: How often at once, after a quiet time.
-    """
-
-    per_second: float
-    burst: int
-
-    def __str__(self) -> str:
-        return f"{self.per_second:g}:{self.burst}"
 
 
 def decode_secret(text: str) -> bytes:
@@ -159,16 +146,9 @@ def _notify_url(value: SecretStr) -> SecretStr:
     parts = urlsplit(_url(value.get_secret_value()))
     if "@" in parts.netloc or parts.fragment:
         raise ValueError("must have no user name and no fragment")
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError("must be https://, unless it is on this machine")
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _notify_kinds(value: object) -> object:

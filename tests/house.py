@@ -98,6 +98,15 @@ class House:
         """Waits until the pump reads that many calls."""
         await wait_until(lambda: self.service.statistics().pump.lanes >= calls)
 
+    async def wait_heard(self, calls: int = 1) -> None:
+        """Waits until there is audio of so many live calls."""
+        live = self.service.desk._live
+
+        def heard() -> bool:
+            return sum(call._lane.audio_bytes > 0 for call in live) >= calls
+
+        await wait_until(heard)
+
     def _all_delivered(self) -> bool:
         deliveries = self.service.statistics().deliveries
         return not deliveries.waiting and not deliveries.active

@@ -19,20 +19,14 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from tests.aws import ALONE, REGION, environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _START_SECONDS = 30.0
-REGION = "us-east-1"
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
-    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-    "AWS_DEFAULT_REGION": REGION,
-    "AWS_CONFIG_FILE": "/dev/null",
-    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Moto:
     @property
     def environment(self) -> dict[str, str]:
         """Has boto3 find it."""
-        return {**KEYS, "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url}
+        return environment(self.url, KEYS, AWS_ENDPOINT_URL=self.url)
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
         """Returns the client for a service; to make one takes long."""
@@ -67,8 +61,8 @@ class Moto:
             service,
             endpoint_url=self.url,
             region_name=REGION,
-            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+            aws_access_key_id=KEYS[0],
+            aws_secret_access_key=KEYS[1],
         )
 
 
@@ -83,7 +77,7 @@ def moto_server(folder: Path) -> Iterator[Moto]:
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-            env={"PATH": os.environ["PATH"], **KEYS},
+            env={"PATH": os.environ["PATH"], **ALONE},
             stdout=stream,
             stderr=stream,
         )

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from tests.aws import environment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -77,10 +79,8 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
 
 def reach(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has boto3 find a server by the environment, as its owner."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.url)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
+    for name, value in environment(server.url, OWNER).items():
+        monkeypatch.setenv(name, value)
 
 
 def _options(folder: Path) -> tuple[int, list[str]]:

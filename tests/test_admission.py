@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiohook.admission import Admission, TokenBucket, TurnedAway
+from audiohook.admission import Admission, TurnedAway
 from audiohook.keys import KeyLimits
-from audiohook.setting_values import Rate
+from audiohook.rate import Rate, TokenBucket
 
 
 class Clock:

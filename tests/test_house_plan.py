@@ -42,6 +42,7 @@ GROUND_FLOOR = frozenset(
         "logs",
         "metrics",
         "networks",
+        "rate",
         "setting_sources",
         "setting_values",
         "settings",

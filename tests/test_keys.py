@@ -21,8 +21,8 @@ from audiohook.keys import (
     parse_keys,
     read_keys_file,
 )
+from audiohook.rate import Rate
 from audiohook.recording.render import Layout
-from audiohook.setting_values import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -155,8 +155,7 @@ async def test_drain_asks_live_calls_to_close_and_stores_them(tmp_path: Path) ->
 
         for _ in range(3):
             nursery.start_soon(call)
-        await it.wait_streaming(3)
-        await trio.sleep(0.3)
+        await it.wait_heard(3)
         service.stop()
         with trio.fail_after(8):
             await service.wait_stopped()
@@ -174,7 +173,7 @@ async def test_call_that_comes_while_draining_is_told_to_come_again(
             nursery.start_soon(lambda: it.call(duration=2.0, fast=False))
             await it.wait_streaming()
             it.service.stop()
-            await trio.sleep(0.05)
+            await wait_until(lambda: it.service.statistics().draining)
             report = await it.call(duration=0.5)
             told = [f"{breach.rule}: {breach.text}" for breach in report.breaches]
             assert any("disconnect" in each for each in told)
@@ -190,8 +189,7 @@ async def test_cancelled_service_leaves_sealed_calls_for_the_next(
     async with trio.open_nursery() as nursery:
         async with house(tmp_path) as it:
             nursery.start_soon(lambda: it.call(duration=30.0, fast=False))
-            await it.wait_streaming()
-            await trio.sleep(0.5)
+            await it.wait_heard()
     async with house(tmp_path) as it:
         await wait_until(lambda: not it.spooled())
         (recording,) = it.recordings()
@@ -240,8 +238,7 @@ async def test_recover_finishes_what_was_left(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         async with house(tmp_path) as it:
             nursery.start_soon(lambda: it.call(duration=30.0, fast=False))
-            await it.wait_streaming()
-            await trio.sleep(0.3)
+            await it.wait_heard()
     chosen = it.service._settings
     found = await recover(chosen, log=it.service._log)
     assert (found.stored, found.waiting) == (1, 0)

@@ -16,10 +16,9 @@ import trio
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from audiohook.admission import TokenBucket
 from audiohook.api.problems import Code, ProblemError
 from audiohook.errors import CallIndexError, ErasureError, UploadError
-from audiohook.setting_values import Rate
+from audiohook.rate import Rate, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

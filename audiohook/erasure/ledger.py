@@ -121,7 +121,7 @@ class Work:
         Raises:
             ErasureError: The disk refused.
         """
-        with _guarded(self._path):
+        with guarded(self._path):
             self.record = replay(_read(self._path)) or self.record
 
     def remove(self) -> bool:
@@ -133,7 +133,7 @@ class Work:
         Raises:
             ErasureError: The disk refused.
         """
-        with _guarded(self._path), _locked(self._path.parent.parent):
+        with guarded(self._path), _locked(self._path.parent.parent):
             before = self.record.ordered
             self.refresh()
             if self.record.ordered != before:
@@ -168,7 +168,7 @@ class Ledger:
         Raises:
             ErasureError: The disk refused, or there are too many.
         """
-        with _guarded(self._folder):
+        with guarded(self._folder):
             self._make()
             wanted = OrderRecord(ordered).wanted
             path = self._orders / self._hash(_whole(wanted))
@@ -187,7 +187,7 @@ class Ledger:
 
     def pending(self) -> list[str]:
         """Return the references of all orders that are under way."""
-        with _guarded(self._folder):
+        with guarded(self._folder):
             try:
                 names = [each.name for each in self._orders.iterdir()]
             except FileNotFoundError:
@@ -215,7 +215,7 @@ class Ledger:
         """Return how far an order is; None if it is not under way."""
         if not _HASH.fullmatch(reference):
             return None
-        with _guarded(self._folder):
+        with guarded(self._folder):
             try:
                 data = _read(self._orders / reference)
             except FileNotFoundError:
@@ -229,7 +229,7 @@ class Ledger:
             ErasureError: The disk refused.
         """
         path = self._orders / reference
-        with _guarded(path):
+        with guarded(path):
             try:
                 fd = os.open(path, _APPEND)
             except FileNotFoundError:
@@ -265,7 +265,7 @@ class Ledger:
         Raises:
             ErasureError: The disk refused.
         """
-        with _guarded(self._folder):
+        with guarded(self._folder):
             whole = self._hash(_name(conversation, None))
         if whole not in self.pending():
             whole = self.order(
@@ -281,7 +281,7 @@ class Ledger:
             ErasureError: The disk refused, or it is done.
         """
         path = self._orders / reference
-        with _guarded(path):
+        with guarded(path):
             fd = os.open(path, _APPEND)
             try:
                 _append(fd, facts, path)
@@ -303,7 +303,7 @@ class Ledger:
             record.verified or ordered.at,
             record.counts,
         )
-        with _guarded(self._records):
+        with guarded(self._records):
             known = [
                 each
                 for each in self.records()
@@ -326,7 +326,7 @@ class Ledger:
 
     def records(self) -> list[ErasureRecord]:
         """Return what stays of all orders that are done, the oldest first."""
-        with _guarded(self._records):
+        with guarded(self._records):
             try:
                 data = self._records.read_bytes()
             except FileNotFoundError:
@@ -349,7 +349,7 @@ class Ledger:
         Raises:
             ErasureError: The disk refused.
         """
-        with _guarded(self._folder):
+        with guarded(self._folder):
             self._refresh()
             if not self._erased:
                 return False
@@ -441,7 +441,7 @@ def _checked(path: Path, key: bytes) -> bytes:
 def _append(
     fd: int, facts: list[OrderFact] | tuple[OrderFact, ...], path: Path
 ) -> None:
-    with _guarded(path):
+    with guarded(path):
         data = encode(facts)
         while data:
             data = data[os.write(fd, data) :]
@@ -511,7 +511,15 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _guarded(path: Path) -> Iterator[None]:
+def guarded(path: Path) -> Iterator[None]:
+    """Says of what the disk refuses that erasure cannot go on.
+
+    Args:
+        path: What is worked on.
+
+    Raises:
+        ErasureError: The disk refused.
+    """
     try:
         yield
     except OSError as exc:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from audiohook.erasure.ledger import guarded
 from audiohook.erasure.order import Asked, Spooled, Transcript
-from audiohook.errors import ErasureError
 from audiohook.recording import disk, journal
 from audiohook.recording.leftovers import ASIDE, JOURNAL_LIMIT_BYTES
 from audiohook.recording.record import CallRecord, replay
@@ -64,7 +64,7 @@ def look(spool: Path, wanted: Wanted) -> Local:
         ErasureError: The spool cannot be read.
     """
     found = Local()
-    with _guarded(spool):
+    with guarded(spool):
         for name, fd, record in _calls(spool, wanted.matches):
             if not _is_held(fd):
                 found.free.append(name)
@@ -93,7 +93,7 @@ def clear(
         ErasureError: The disk refused.
     """
     left = Local()
-    with _guarded(spool):
+    with guarded(spool):
         for name, fd, record in _calls(spool, wanted.matches):
             if not _take(fd):
                 kind = left.live if record.closed is None else left.held
@@ -144,7 +144,7 @@ def calls_of(
     Raises:
         ErasureError: The spool cannot be read.
     """
-    with _guarded(spool):
+    with guarded(spool):
         return [(record, _is_held(fd)) for _, fd, record in _calls(spool, is_meant)]
 
 
@@ -158,7 +158,7 @@ def put_aside_on(spool: Path, day: str) -> list[str]:
     Raises:
         ErasureError: The spool cannot be read.
     """
-    with _guarded(spool):
+    with guarded(spool):
         started = f'"started_at": "{day}T'.encode()
         squeezed = started.replace(b": ", b":")
         return sorted(
@@ -302,11 +302,3 @@ def _size(path: Path) -> int:
 
 def _tree_size(folder: Path) -> int:
     return sum(_size(path) for path in folder.rglob("*") if path.is_file())
-
-
-@contextlib.contextmanager
-def _guarded(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise ErasureError(f"{path}: {exc.strerror or type(exc).__name__}") from exc

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from audiohook.rate import Rate
 
 SECONDS = 1.0
+
+_TEXTS: Final = Rate(5, 25)
+_HOLDS: Final = Rate(2, 4)
 
 
 class Rule(StrEnum):
@@ -86,10 +92,8 @@ class Limits:
         first_ping: From ``opened`` to the first ping.
         ping_interval: From the second ping on, the time between two.
         message_bytes: Largest message.
-        texts_per_second: Rate of text messages from the server, lasting.
-        texts_burst: Number of them at once.
-        holds_per_second: Rate of ``pause``, and of ``resume``.
-        holds_burst: Number of them at once.
+        texts: Of text messages from the server.
+        holds: Of ``pause``, and of ``resume``.
     """
 
     opened: float = 5 * SECONDS
@@ -98,39 +102,5 @@ class Limits:
     first_ping: float = 1 * SECONDS
     ping_interval: float = 5 * SECONDS
     message_bytes: int = 64_000
-    texts_per_second: float = 5
-    texts_burst: float = 25
-    holds_per_second: float = 2
-    holds_burst: float = 4
-
-
-class TokenBucket:
-    """A limit on a rate that lets a burst through.
-
-    Args:
-        rate: Tokens a second.
-        burst: Tokens at most, and at first.
-    """
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self._rate = rate
-        self._burst = burst
-        self._tokens = burst
-        self._filled_at = 0.0
-
-    def take(self, now: float) -> bool:
-        """Take a token.
-
-        Args:
-            now: Seconds on a clock that does not go back.
-
-        Returns:
-            False if there was none.
-        """
-        fresh = (now - self._filled_at) * self._rate
-        self._tokens = min(self._burst, self._tokens + fresh)
-        self._filled_at = now
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+    texts: Rate = _TEXTS
+    holds: Rate = _HOLDS

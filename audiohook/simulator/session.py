@@ -36,7 +36,8 @@ from audiohook.protocol.messages import (
     parse_server_message,
 )
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ, format_duration
-from audiohook.simulator.rules import REACTIONS, Breach, Limits, Rule, TokenBucket
+from audiohook.rate import TokenBucket
+from audiohook.simulator.rules import REACTIONS, Breach, Limits, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,12 +124,9 @@ class ClientSession:
         self._options = options
         self._offers = offers(channels, options.only)
         self._limits = limits if limits is not None else Limits()
-        self._bucket = TokenBucket(
-            self._limits.texts_per_second, self._limits.texts_burst
-        )
+        self._bucket = TokenBucket(self._limits.texts, now)
         self._hold_buckets = {
-            kind: TokenBucket(self._limits.holds_per_second, self._limits.holds_burst)
-            for kind in (Pause, Resume)
+            kind: TokenBucket(self._limits.holds, now) for kind in (Pause, Resume)
         }
         self._began_at = now
         self._outbox: deque[str | bytes] = deque()
@@ -292,7 +290,7 @@ class ClientSession:
         if not self._bucket.take(now):
             self._breach(
                 Rule.RATE,
-                f"more than {self._limits.texts_per_second:g} messages a second",
+                f"more than {self._limits.texts.per_second:g} messages a second",
                 now,
             )
         size_bytes = len(text.encode())
@@ -459,7 +457,7 @@ class ClientSession:
 
     def _check_hold_rate(self, kind: type[Pause | Resume], now: float) -> None:
         if not self._hold_buckets[kind].take(now):
-            rate = self._limits.holds_per_second
+            rate = self._limits.holds.per_second
             name = kind.__name__.lower()
             self._breach(Rule.RATE, f"more than {rate:g} {name} a second", now)
 

@@ -169,19 +169,9 @@ class S3Store(S3Reader):
             )
 
             def put(client: S3Client) -> str:
-                body.seek(0)
-                stored = client.put_object(
-                    Bucket=self._bucket,
-                    Key=key,
-                    Body=body,
-                    ContentLength=body.size,
-                    ContentType=content_type(key),
-                    ChecksumCRC32=body.crc32,
-                    Metadata=kept,
-                    **self._for_object(key),
-                    **condition,
+                return _confirmed(
+                    self._put_object(client, key, body, kept, condition), body
                 )
-                return _confirmed(stored, body)
 
             try:
                 return await self._call("PutObject", key, put)
@@ -380,6 +370,28 @@ class S3Store(S3Reader):
         except UploadGoneError:
             return
 
+    def _put_object(
+        self,
+        client: S3Client,
+        key: str,
+        body: Body,
+        metadata: Mapping[str, str],
+        condition: Mapping[str, str],
+    ) -> Confirmation:
+        """Sends an object whole, from its start at each try; runs in a thread."""
+        body.seek(0)
+        return client.put_object(
+            Bucket=self._bucket,
+            Key=key,
+            Body=body,
+            ContentLength=body.size,
+            ContentType=content_type(key),
+            ChecksumCRC32=body.crc32,
+            Metadata=metadata,
+            **self._for_object(key),
+            **condition,
+        )
+
     def _for_object(self, key: str) -> dict[str, str]:
         return self._options.for_object(key) | self._common
 
@@ -426,18 +438,7 @@ class S3Store(S3Reader):
 
             def put(client: S3Client) -> None:
                 nonlocal is_checked
-                body.seek(0)
-                stored = client.put_object(
-                    Bucket=self._bucket,
-                    Key=key,
-                    Body=body,
-                    ContentLength=body.size,
-                    ContentType=content_type(key),
-                    ChecksumCRC32=body.crc32,
-                    Metadata=kept,
-                    **self._for_object(key),
-                    **condition,
-                )
+                stored = self._put_object(client, key, body, kept, condition)
                 _confirmed(stored, body)
                 is_checked = "ChecksumCRC32" in stored
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from audiohook.admission import TokenBucket
-from audiohook.setting_values import Rate
+from audiohook.rate import Rate, TokenBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable

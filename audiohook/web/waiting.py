@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from starlette.responses import RedirectResponse
 
-from audiohook.admission import TokenBucket
-from audiohook.setting_values import Rate
+from audiohook.rate import Rate, TokenBucket
 from audiohook.web.feed import Feed
 
 if TYPE_CHECKING:

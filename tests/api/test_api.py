@@ -15,9 +15,9 @@ import trio
 
 from audiohook.api import operations
 from audiohook.api.room import operations_of
+from audiohook.rate import Rate
 from audiohook.recording import disk
 from audiohook.recording.journal import Participant, encode
-from audiohook.setting_values import Rate
 from tests.api.served import CONTROLLER, ERASER, READER, Api, api_of, write_tokens
 from tests.house import KEY
 from tests.recording.factory import make_opened

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.api.served import api_of
-from tests.seaweed import BUCKET, OWNER, Seaweed
+from tests.seaweed import BUCKET, Seaweed, reach
 from tests.seaweed import seaweed as seaweed
 from tests.storage.conftest import aws as aws
 
@@ -24,9 +24,7 @@ CONVERSATION = str(uuid.UUID(int=0xB0C4E7, version=4))
 async def test_files_are_fetched_from_the_bucket(
     tmp_path: Path, seaweed: Seaweed, aws: pytest.MonkeyPatch
 ) -> None:
-    aws.setenv("AWS_ENDPOINT_URL_S3", seaweed.url)
-    aws.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
-    aws.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
+    reach(seaweed, aws)
     async with api_of(tmp_path, s3_bucket=BUCKET, s3_key_prefix="api/") as api:
         report = await api.house.call(duration=1.0, conversation_id=CONVERSATION)
         assert report.ok

@@ -22,6 +22,7 @@ from audiohook.recording.spool import Spool
 from audiohook.retention.terms import Keep
 from audiohook.storage.folder import FolderStore
 from audiohook.storage.s3_traces import S3Traces
+from tests import aws
 from tests.api.served import api_of
 from tests.recording.factory import make_opened
 from tests.test_cli import run
@@ -393,13 +394,7 @@ async def test_the_size_of_the_bucket_costs_nothing(tmp_path: Path) -> None:
         ([], {"API_KEYS_FILE": "absent.json"}, 2, "absent.json cannot be read"),
         (
             [],
-            {
-                "S3_BUCKET": "bucket",
-                "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_ACCESS_KEY_ID": "key",
-                "AWS_SECRET_ACCESS_KEY": "hush",
-            },
+            {"S3_BUCKET": "bucket", **aws.environment()},
             2,
             "cannot connect to 127.0.0.1:9",
         ),

@@ -11,6 +11,7 @@ import trio
 
 from audiohook.checks import clock
 from audiohook.checks.clock import offset
+from tests import aws
 from tests.checks.tools import checked
 
 if TYPE_CHECKING:
@@ -65,12 +66,7 @@ async def test_clock_is_compared(
         }
         if bucket:
             flags = {"s3_bucket": "bucket"}
-            for name, value in {
-                "AWS_ENDPOINT_URL_S3": url,
-                "AWS_DEFAULT_REGION": "us-east-1",
-                "AWS_ACCESS_KEY_ID": "key",
-                "AWS_SECRET_ACCESS_KEY": "hush",
-            }.items():
+            for name, value in aws.environment(url).items():
                 monkeypatch.setenv(name, value)
         found, out = await checked("clock", recordings_dir=tmp_path, **flags)
         nursery.cancel_scope.cancel()

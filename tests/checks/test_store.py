@@ -9,6 +9,7 @@ import pytest
 from audiohook.checks import describe_permissions
 from audiohook.errors import ConfigError
 from audiohook.keys import label_of
+from tests import aws
 from tests.checks.tools import checked, load
 from tests.seaweed import BUCKET, Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
@@ -42,12 +43,7 @@ async def test_folder_that_is_a_file_is_told_with_its_mend(tmp_path: Path) -> No
 async def test_store_that_is_not_there_is_told_with_its_mend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "hush",
-    }.items():
+    for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
     code, out = await checked(s3_bucket="bucket", recordings_dir=tmp_path)
     assert code == 1

@@ -17,7 +17,7 @@ from audiohook.erasure.places import Place
 from audiohook.storage.policy import iam_policy
 from audiohook.storage.s3 import S3Store
 from tests.faultproxy import INTERNAL_ERROR, Answer, FaultProxy
-from tests.seaweed import OWNER, Seaweed, seaweed
+from tests.seaweed import Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
 
 if TYPE_CHECKING:
@@ -46,10 +46,7 @@ class NoIndex:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, seaweed: Seaweed) -> None:
     monkeypatch.setattr("audiohook.erasure.eraser._FIRST_PAUSE", 0.05)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweed.url)
+    reach(seaweed, monkeypatch)
 
 
 @pytest.fixture

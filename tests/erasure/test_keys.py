@@ -12,6 +12,7 @@ from audiohook.erasure.ledger import Ledger
 from audiohook.erasure.places import Place
 from audiohook.errors import UploadError
 from audiohook.storage.folder import FolderStore
+from tests import aws
 from tests.erasure.test_bucket import MINE, NoIndex, name_of
 from tests.test_cli import run
 
@@ -25,10 +26,7 @@ if TYPE_CHECKING:
 SECRET = {
     "API_KEYS_SECRET": "audiohook/keys",
     "S3_BUCKET": "bucket",
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_ACCESS_KEY_ID": "key",
-    "AWS_SECRET_ACCESS_KEY": "hush",
+    **aws.environment(AWS_ENDPOINT_URL=aws.NOWHERE),
 }
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trio.testing
 
 from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import GapKind
@@ -120,6 +121,20 @@ async def test_no_more_spares_are_kept_than_wanted(tmp_path: Path) -> None:
         assert len(entries(tmp_path)) == 2
         assert len(await _created(spool, 4)) == 4
         assert not spares_of(tmp_path)
+
+
+async def _quiet(spool: Spool) -> None:
+    """Waits until nothing of a spool is at the disk, nor about to be."""
+    lanes = spool._lanes, spool._errands
+
+    def at_rest() -> bool:
+        return not any(lane.borrowed_tokens for lane in lanes)
+
+    while True:
+        await trio.testing.wait_all_tasks_blocked()
+        if at_rest():
+            return
+        await wait_until(at_rest)
 
 
 async def _created(spool: Spool, count: int) -> list[SpooledCall]:
@@ -249,7 +264,7 @@ async def test_folders_are_made_ahead_and_again_when_half_are_left(
         made = {path.stat().st_ino for path in spares_of(tmp_path)}
         calls = await _created(spool, 20)
         assert {call.folder.stat().st_ino for call in calls} < made
-        await trio.sleep(0.2)
+        await _quiet(spool)
         assert len(spares_of(tmp_path)) == 20
         for call in calls:
             assert blocks(call.folder) > 0
@@ -275,9 +290,9 @@ async def test_the_disk_is_left_alone_for_longer_beside_live_calls(
 
 
 async def test_no_more_folders_are_made_ahead_than_are_kept(tmp_path: Path) -> None:
-    async with running(tmp_path, spares=3, ahead=40):
+    async with running(tmp_path, spares=3, ahead=40) as spool:
         await wait_until(lambda: len(spares_of(tmp_path)) == 3)
-        await trio.sleep(0.2)
+        await _quiet(spool)
         assert len(spares_of(tmp_path)) == 3
 
 
@@ -285,14 +300,16 @@ async def test_no_folders_are_made_ahead_where_locks_need_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk, "locks_last", lambda _fd: False)
-    async with running(tmp_path, spares=4, ahead=4):
-        await trio.sleep(0.2)
+    async with running(tmp_path, spares=4, ahead=4) as spool:
+        await _quiet(spool)
         assert entries(tmp_path) == set()
 
 
 async def test_disk_without_room_is_not_filled_with_folders(tmp_path: Path) -> None:
-    async with running(tmp_path, spares=4, ahead=4, low_water_bytes=2**60):
-        await trio.sleep(0.2)
+    async with running(tmp_path, spares=4, ahead=4, low_water_bytes=2**60) as spool:
+        await _quiet(spool)
+        assert entries(tmp_path) == set()
+        assert await spool._make_some_ahead(1) == spool_module._AHEAD_RETRY
         assert entries(tmp_path) == set()
 
 

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import resource
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +20,7 @@ from audiohook.recording.journal import (
     LanguageFact,
     Stored,
 )
+from tests.mounted import mounted
 from tests.recording.factory import (
     GAP,
     entries,
@@ -322,21 +322,6 @@ async def test_live_calls_are_synced_regularly(
         assert not synced.is_set()
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk to fill")
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "audiohook-test", str(folder)]
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def fill(path: Path) -> None:
     """Writes until not one more byte fits."""
     with path.open("wb", buffering=0) as stream:
@@ -348,7 +333,7 @@ def fill(path: Path) -> None:
 
 async def test_full_disk_keeps_the_facts_of_live_calls(tmp_path: Path) -> None:
     folder = tmp_path / "disk"
-    with small_disk(folder):
+    with mounted(folder, "size=512k"):
         async with running(folder) as spool:
             call = await spool.create(make_opened())
             os.pwrite(call.audio_fd, b"abcd", 0)

@@ -26,7 +26,7 @@ from audiohook.storage.policy import retention_rules
 from audiohook.storage.s3 import S3Store
 from audiohook.storage.s3_client import S3Options
 from tests.api.served import api_of
-from tests.seaweed import OWNER, Seaweed, seaweed
+from tests.seaweed import Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
 
 if TYPE_CHECKING:
@@ -265,10 +265,7 @@ def bucket_client(
     seaweed: Seaweed,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Any:  # noqa: ANN401
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OWNER[0])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", OWNER[1])
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", seaweed.url)
+    reach(seaweed, monkeypatch)
     return plain_client(seaweed)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import seaweed
+from tests.aws import environment
 from tests.house import Recording
 from tests.seaweed import OWNER, Seaweed
 from tests.storage.s3_tools import plain_client
@@ -37,16 +38,7 @@ class Part:
 
 def aws_settings(url: str, bucket: str) -> dict[str, str]:
     """Makes the environment of a server that stores in a bucket."""
-    return {
-        "S3_BUCKET": bucket,
-        "AWS_ENDPOINT_URL_S3": url,
-        "AWS_ACCESS_KEY_ID": OWNER[0],
-        "AWS_SECRET_ACCESS_KEY": OWNER[1],
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
+    return {"S3_BUCKET": bucket, **environment(url, OWNER)}
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,12 +13,12 @@ from audiohook.protocol.messages import DisconnectReason
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
 from tests.house import KEY
+from tests.mounted import mounted
 from tests.slow.peer import Peer, Target
 from tests.slow.processes import Site, pcm_of, wav_samples
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.slow.processes import Server
@@ -35,22 +33,6 @@ LOW_WATER_MIB = 8
 FLOOD_SECONDS = 120.0
 TALK_SECONDS = 4.0
 PINGS = 4
-
-mounting = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can mount a small disk"
-)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """Mounts a disk of its own, in memory."""
-    folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
-    subprocess.run(mount, check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 class Ballast:
@@ -106,10 +88,10 @@ async def wait_health(server: Server, status: int) -> None:
             await trio.sleep(0.1)
 
 
-@mounting
 async def test_full_disk_costs_what_it_cannot_take_and_says_so(tmp_path: Path) -> None:
     site = Site(tmp_path, {"SPOOL_LOW_WATER_MIB": str(LOW_WATER_MIB)})
-    with small_disk(site.recordings / ".spool") as disk:
+    disk = site.recordings / ".spool"
+    with mounted(disk, f"size={DISK_MIB}m", lazy=True):
         ballast = Ballast(disk)
         async with site.serve() as server:
             await wait_until(lambda: server.lines("listening"))

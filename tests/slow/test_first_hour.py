@@ -10,7 +10,6 @@ import re
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from audiohook.simulator.options import CallOptions
 from tests.checks.certificates import Authorities
 from tests.forked import Outcome, type_all
 from tests.house import KEY
+from tests.mounted import mounted
 from tests.seaweed import OWNER, READER
 from tests.slow.bucket import Bucket, aws_settings
 from tests.slow.processes import STORE_SECONDS, Site
@@ -30,8 +30,6 @@ from tests.test_cli import clean_environment
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.seaweed import Seaweed
 
 pytestmark = pytest.mark.slow
@@ -220,23 +218,10 @@ async def test_two_services_on_one_spool_store_each_call_once(tmp_path: Path) ->
     assert site.strays() == []
 
 
-@contextmanager
-def read_only_disk(folder: Path) -> Iterator[None]:
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "ro", "audiohook-test", str(folder)]
-    done = subprocess.run(command, capture_output=True, check=False, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 async def test_disk_that_is_read_only_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     site = Site(tmp_path / "site", {"RECORDINGS_DIR": str(tmp_path / "disk")})
-    with read_only_disk(tmp_path / "disk"):
+    with mounted(tmp_path / "disk", "ro"):
         served, checked = await trio.to_thread.run_sync(
             type_all,
             [

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.seaweed import OWNER
+from tests.seaweed import reach
 from tests.slow.browser import Stage, browser, check_page, looking
 from tests.slow.processes import tell
 from tests.slow.scale import scaled
@@ -321,16 +321,8 @@ def far_stage(
     tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
     monkeypatch.setattr("audiohook.web.call.ADDRESS_LIFE", ADDRESS_LIFE)
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": bucket.store.url,
-        "AWS_ACCESS_KEY_ID": OWNER[0],
-        "AWS_SECRET_ACCESS_KEY": OWNER[1],
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    with Stage(tmp_path, s3_bucket=bucket.name, aws_region="us-east-1") as stage:
+    reach(bucket.store, monkeypatch)
+    with Stage(tmp_path, s3_bucket=bucket.name) as stage:
         yield stage
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from audiohook.storage.s3 import S3Store
 from audiohook.storage.s3_client import S3Options
+from tests.aws import ALONE, environment
 from tests.faultproxy import FaultProxy
 from tests.seaweed import BUCKET, OWNER, Seaweed
 from tests.seaweed import seaweed as seaweed
@@ -25,10 +26,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment in which AWS's settings are those that the test makes."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in ALONE.items():
+        monkeypatch.setenv(name, value)
     return monkeypatch
 
 
@@ -45,9 +44,8 @@ def make_store(aws: pytest.MonkeyPatch) -> Iterator[MakeStore]:
         parallel: int = 8,
         options: S3Options | None = None,
     ) -> S3Store:
-        aws.setenv("AWS_ENDPOINT_URL_S3", url)
-        aws.setenv("AWS_ACCESS_KEY_ID", keys[0])
-        aws.setenv("AWS_SECRET_ACCESS_KEY", keys[1])
+        for name, value in environment(url, keys).items():
+            aws.setenv(name, value)
         made.append(S3Store(bucket, parallel=parallel, options=options))
         return made[-1]
 

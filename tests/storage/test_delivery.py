@@ -22,11 +22,10 @@ from tests.recording.factory import entries, make_opened, running
 from tests.storage.uploads import MemoryStore, make_uploader, spool_call
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from audiohook.recording.spooled import SpooledCall
-    from audiohook.storage.base import Blob, StoredObject
     from audiohook.storage.upload import Uploader
 
 AWAY = UploadError("cannot be reached", fault=StoreFault.AWAY)
@@ -229,14 +228,8 @@ async def test_call_that_could_not_be_synced_is_left_to_be_adopted_anew(
             raise broken.pop()
         fdatasync(fd)
 
-    class LastStraw(MemoryStore):
-        async def put(
-            self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
-        ) -> StoredObject:
-            monkeypatch.setattr(os, "fdatasync", sync)
-            return await super().put(key, blob, metadata=metadata, token=token)
-
-    store = LastStraw()
+    store = MemoryStore()
+    store.before_put = lambda: monkeypatch.setattr(os, "fdatasync", sync)
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
         deliveries = Deliveries(

@@ -286,14 +286,8 @@ async def test_finish_keeps_the_call_until_done_is_on_disk(
     def refuse(_fd: int) -> None:
         raise OSError(errno.EIO, "bad sector")
 
-    class LastStraw(MemoryStore):
-        async def put(
-            self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
-        ) -> StoredObject:
-            monkeypatch.setattr(os, "fdatasync", refuse)
-            return await super().put(key, blob, metadata=metadata, token=token)
-
-    store = LastStraw()
+    store = MemoryStore()
+    store.before_put = lambda: monkeypatch.setattr(os, "fdatasync", refuse)
     async with running(tmp_path) as spool:
         call = await spool_call(spool, make_opened())
         with pytest.raises(SpoolError, match="bad sector"):

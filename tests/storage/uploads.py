@@ -21,7 +21,7 @@ from tests.recording.factory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from audiohook.recording.journal import ClosedFact, Fact, Opened
@@ -34,9 +34,14 @@ AUDIO = bytes(range(256)) * 4
 
 
 class MemoryStore:
-    """A store that keeps the promises of a store, and notes what it was asked."""
+    """A store that keeps the promises of a store, and notes what it was asked.
+
+    Attributes:
+        before_put: Called before an object is stored.
+    """
 
     def __init__(self) -> None:
+        self.before_put: Callable[[], object] = lambda: None
         self.objects: dict[str, bytes] = {}
         self.metadata: dict[str, Mapping[str, str]] = {}
         self.tokens: set[str] = set()
@@ -45,6 +50,7 @@ class MemoryStore:
     async def put(
         self, key: str, blob: Blob, *, metadata: Mapping[str, str], token: str
     ) -> StoredObject:
+        self.before_put()
         data = blob.read_at(0, blob.size_bytes)
         if self.objects.get(key, data) != data:
             raise KeyExistsError(key)

@@ -13,11 +13,10 @@ KNOWN = (
     "audiohook.index",
     "audiohook.storage",
     # The ground floor.
-    "audiohook.admission.TokenBucket",
     "audiohook.errors",
     "audiohook.file_ranges",
     "audiohook.logs.Limiter",
-    "audiohook.setting_values.Rate",
+    "audiohook.rate",
     "audiohook.__version__",
     # What is in a file of the store, and nothing that does anything.
     "audiohook.transcription.turns.read_turns",

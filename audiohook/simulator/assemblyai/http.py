@@ -6,7 +6,6 @@ and a connection be reset before, amid or instead of one.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import socket
 import struct
@@ -19,6 +18,7 @@ import h11
 import trio
 
 from audiohook.errors import AudioHookError
+from audiohook.hosts import is_loopback
 from audiohook.simulator.assemblyai.account import Refusal
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Connection:
             peer = self._stream.socket.getpeername()
         except OSError:
             return False  # gone already
-        return ipaddress.ip_address(peer[0]).is_loopback
+        return is_loopback(peer[0])
 
     async def receive(self) -> Request | None:
         """Waits for the next request; None when the client has no more.
