@@ -21,6 +21,7 @@ from audiohook.checks import (
     approach_of,
     check_from_outside,
     describe_permissions,
+    names_in_environment,
     run_checks,
     tell_config_fault,
 )
@@ -102,6 +103,8 @@ def check(
     Ends with 1 if anything does not work.
     """
     findings = Findings(Console(highlight=False, soft_wrap=True), as_json=as_json)
+    # As it was before the log is started, which hands AWS's names of .env to botocore.
+    environment = names_in_environment()
     try:
         chosen = settings.load(env_file=env_file)
     except ConfigError as error:
@@ -120,7 +123,7 @@ def check(
         run_checks,
         chosen,
         findings,
-        expectations=Expectations(name, minutes, env_file),
+        expectations=Expectations(name, minutes, env_file, environment),
         only=only or (),
     )
     sys.exit(trio.run(run))
