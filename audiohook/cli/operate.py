@@ -157,8 +157,8 @@ def transcribe(
 ) -> None:
     """Have stored recordings transcribed, with a service running or without.
 
-    Ends with 1 if anything has no transcript then; to run it again goes on where it
-    ended, and pays for nothing twice.
+    Ends with 1 if anything has no transcript then; to run it again goes on where
+    it ended, and pays for nothing twice.
     """
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen, quiet=True)
@@ -260,6 +260,7 @@ def install_service(
         install.check_reachable(installation)
     for path in install.write(installation, root):
         typer.echo(f"wrote {path}")
-    typer.echo("\nAs root, type next:\n")
-    for command in installation.next_steps():
+    where = "" if root == Path("/") else " on the machine that this is for"
+    typer.echo(f"\nAs root{where}, type next:\n")
+    for command in installation.next_steps(root):
         typer.echo(f"    {command}")

@@ -24,6 +24,7 @@ from audiohook import (
 )
 from audiohook.checks.start import warn_at_start
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.errors import ConfigError
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
 
@@ -49,6 +50,13 @@ def serve(
     recordings_dir: Annotated[
         Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
     ] = None,
+    require_key: Annotated[
+        bool,
+        typer.Option(
+            "--require-key",
+            help="End with a fault if no API key is set, instead of making one up.",
+        ),
+    ] = False,
     env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
@@ -68,6 +76,11 @@ def serve(
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
     if not keys and chosen.api_keys_secret is None:
+        if require_key:
+            raise ConfigError(
+                "API_KEY: is not set, and neither are API_KEYS_FILE and API_KEYS_SECRET;"
+                f" nobody could connect ({_place_of(env_file)})"
+            )
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
         announce = _announcement(key, env_file)
@@ -92,7 +105,7 @@ def _no_announcement(_port: int) -> None:
 def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     """Returns what tells a person how to make a first call; the key is shown once."""
     # Whoever has started it in the wrong folder is to see why his key is not known.
-    absent = "" if env_file.exists() else f" (there is no {env_file.absolute()})"
+    absent = "" if env_file.exists() else f" ({_place_of(env_file)})"
 
     def announce(port: int) -> None:
         console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -106,6 +119,12 @@ def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
         )
 
     return announce
+
+
+def _place_of(env_file: Path) -> str:
+    """Say where settings are looked for, and whether there are any."""
+    path = env_file.absolute()
+    return f"settings are in {path}" if env_file.exists() else f"there is no {path}"
 
 
 def _own_command() -> str:
