@@ -75,11 +75,13 @@ def test_env_file_of_others_is_one_line(
     monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(type(file), "open", refuse)
     found = CliRunner().invoke(app, ["serve", "--env-file", str(file)])
-    assert isinstance(found.exception, ConfigError), found.output
+    assert isinstance(found.exception, ExceptionGroup), found.output
+    (fault,) = found.exception.exceptions
+    assert isinstance(fault, ConfigError)
     assert re.fullmatch(
         rf"{file}: cannot be read \(Permission denied\); hand it to the group that this"
         rf" runs as: chgrp \S+ {file} && chmod 640 {file}",
-        str(found.exception),
+        str(fault),
     )
 
 

@@ -50,9 +50,14 @@ def main() -> None:
     try:
         app()
     except* AudioHookError as group:
-        for error in _leaves(group):
-            print(f"audiohook: {_text_of(error)}", file=sys.stderr)  # noqa: T201
+        for fault in faults(group):
+            print(f"audiohook: {fault}", file=sys.stderr)  # noqa: T201
         sys.exit(_EXIT_USAGE)
+
+
+def faults(group: BaseExceptionGroup[AudioHookError]) -> list[str]:
+    """Returns what each error of a group says to whoever typed the command."""
+    return [_text_of(error) for error in _leaves(group)]
 
 
 def _text_of(error: BaseException) -> str:
