@@ -92,6 +92,12 @@ def test_version_and_help(tmp_path: Path) -> None:
         assert command in shown
 
 
+def test_terminal_that_lacks_a_mark_ends_no_command(tmp_path: Path) -> None:
+    found = run(tmp_path, "check", PYTHONIOENCODING="ascii")
+    assert "Traceback" not in found.stderr
+    assert "transcribed" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "line"),
     [

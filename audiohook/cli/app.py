@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -47,6 +48,9 @@ EnvFile = Annotated[
 
 def main() -> None:
     """Runs the command; ends the process with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A mark that the terminal's character set lacks must not end a command.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except* AudioHookError as group:
