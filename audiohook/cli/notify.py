@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from audiohook import settings
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.console import make_console
 from audiohook.errors import ConfigError
 from audiohook.metrics import Metrics
 from audiohook.notify.database import Database
@@ -95,7 +95,7 @@ def _show(database: Database, *, as_json: bool) -> None:
             typer.echo(json.dumps(_row(entry)))
         return
     counts = database.counts()
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = make_console(markup=False)
     if entries:
         table = Table("id", "kind", "conversation", "state", "since", "tries", "why")
         for entry in entries:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import (
     elsewhere,
@@ -24,6 +23,7 @@ from audiohook import (
 )
 from audiohook.checks.start import warn_at_start
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.console import make_console
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
 
@@ -95,7 +95,7 @@ def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     absent = "" if env_file.exists() else f" (there is no {env_file.absolute()})"
 
     def announce(port: int) -> None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = make_console(stderr=True)
         console.print(
             f"\nNo API_KEY is set{absent}: this key is good until the service stops, and only"
             " this machine can connect."
