@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, in_one_line
 from audiohook.ingest.origin import Origins
 from audiohook.networks import Networks, read_networks_file
 
@@ -103,6 +103,8 @@ class AllowList:
         return not given or any(address in each for each in given)
 
     def _fault(self, error: ValueError) -> str:
+        assert self._path is not None
         return (
-            f"ALLOW_FROM_FILE: {self._path} {error}; for example a line 198.51.100.0/24"
+            f"ALLOW_FROM_FILE: {in_one_line(self._path)} {error}; for example a line"
+            " 198.51.100.0/24"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -11,6 +11,7 @@ from audiohook.erasing import Places, make_eraser
 from audiohook.erasure import local
 from audiohook.erasure.order import Wanted
 from audiohook.erasure.places import Search
+from audiohook.errors import ErasureError
 from audiohook.key_ring import gather_keys
 from audiohook.notifying import make_outbox
 from audiohook.recording.journal import utc_text
@@ -32,6 +33,11 @@ DEFAULT_WAIT = 10 * MINUTES
 """How long the command waits, if nobody says otherwise."""
 
 _BY = "the command line"
+# It looks done to whoever has mistyped an id.
+_NOTHING = (
+    "  Nothing was found of it: is the id that of the conversation, and are these the"
+    " settings of the service?"
+)
 # Later than any call, in the year 2242.
 _FAR = 2.0**33
 
@@ -98,11 +104,7 @@ async def _erase(
     if demand.conversation is None:
         references = make_ledger(settings).pending()
     else:
-        references = [
-            await erasing.eraser.order(
-                demand.conversation, demand.session, by=_BY, end=demand.end
-            )
-        ]
+        references = [await _order(demand, demand.conversation, erasing)]
     left = 0
     for reference in references:
         standing = None
@@ -115,6 +117,21 @@ async def _erase(
     if not references:
         console.print("no erasure is under way", markup=False)
     return 1 if left else 0
+
+
+async def _order(demand: Demand, conversation: str, erasing: Erasing) -> str:
+    try:
+        return await erasing.eraser.order(
+            conversation, demand.session, by=_BY, end=demand.end
+        )
+    except ErasureError as error:
+        if error.live:
+            raise ErasureError(
+                "the call is live: wait until it is over, or add --end to have it"
+                " ended first",
+                live=True,
+            ) from error
+        raise
 
 
 async def show(settings: Settings, demand: Demand, console: Console) -> int:
@@ -174,6 +191,8 @@ async def _show(
             things += 1
             console.print(f"{kind}: {name}", markup=False)
     console.print(f"{things} things, {size_bytes:,} bytes", markup=False)
+    if not things:
+        console.print(_NOTHING, markup=False)
 
 
 def _tell(standing: Standing, console: Console) -> None:
@@ -186,6 +205,8 @@ def _tell(standing: Standing, console: Console) -> None:
         f" {counts.transcripts} transcripts at AssemblyAI, {counts.bytes:,} bytes",
         markup=False,
     )
+    if standing.done and not any(astuple(counts)):
+        console.print(_NOTHING, markup=False)
     for line in standing.kept:
         console.print(f"  kept: {line}", markup=False)
     if not standing.done:

@@ -30,6 +30,28 @@ such as a secret or a caller's number.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Longest path that is shown whole; Linux knows none over 4,096.
+_SHOWN_CHARS: Final = 512
+
+
+def in_one_line(path: Path) -> str:
+    """Write a path as it can stand in an error's one line.
+
+    Linux lets names of files hold line breaks, escapes of a terminal, and bytes that
+    are no text.
+    """
+    text = str(path)
+    if not text.isprintable():
+        text = ascii(text)
+    if len(text) > _SHOWN_CHARS:
+        text = f"{text[: _SHOWN_CHARS // 2]}…{text[-_SHOWN_CHARS // 2 :]}"
+    return text
+
 
 class AudioHookError(Exception):
     """Root of all errors that say what is wrong in words for people."""

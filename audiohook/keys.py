@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from audiohook.call_settings import EXAMPLES, NAMES, read_value
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, in_one_line
 from audiohook.protocol.messages import canonical_uuid
 from audiohook.setting_values import (
     API_KEY_PATTERN,
@@ -112,7 +112,7 @@ def read_keys_file(path: Path) -> dict[str, KeyRecord]:
         ConfigError: The file cannot be used; the text is one line and names a faulty
             entry by its place and its label, never by its key or secret.
     """
-    where = f"API_KEYS_FILE: {path}"
+    where = f"API_KEYS_FILE: {in_one_line(path)}"
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

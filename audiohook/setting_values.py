@@ -457,7 +457,7 @@ CustomConfigWords = Annotated[
 ]
 NetworkList = Annotated[Networks, NoDecode, PlainValidator(_networks)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-NewCalls = Annotated[Rate, NoDecode, BeforeValidator(_rate), AfterValidator(_burst)]
+NewCalls = Annotated[Rate, BeforeValidator(_rate), AfterValidator(_burst)]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)
 ]

@@ -37,7 +37,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, in_one_line
 from audiohook.setting_sources import Credentials, name_of, read_env_file
 from audiohook.setting_values import (
     NOTIFY_KINDS,
@@ -83,6 +83,9 @@ HOURS = 60 * MINUTES
 AWS_OTHER = "AWS_*"
 """Name under which further ``AWS_…`` names of ``.env`` are gathered."""
 
+
+# Settings of files that must be readable at the start.
+_READ_FILES = ("tls_certificate", "tls_key", "admin_client_ca")
 
 # Settings that mean nothing without another, and which that is.
 _COMPANIONS = (
@@ -475,6 +478,7 @@ class Settings(BaseSettings):
     max_calls: int | None = Field(
         None,
         ge=1,
+        le=1_000_000,
         description="Most calls at a time; no limit by default",
         examples=["1000"],
     )
@@ -484,7 +488,8 @@ class Settings(BaseSettings):
         description="Most calls at a time with one API key; no limit by default",
         examples=["500"],
     )
-    new_calls_per_key: NewCalls | None = Field(
+    # Of a union only what is around it counts.
+    new_calls_per_key: Annotated[NewCalls | None, NoDecode] = Field(
         None,
         description="Most new calls a second with one API key, and after a colon how"
         " many at once, which is ten times as many without it; no limit by default",
@@ -556,13 +561,17 @@ class Settings(BaseSettings):
             yield "ADMIN_PORT: must not be the same as PORT"
 
     def _file_faults(self) -> Iterator[str]:
-        for name in ("tls_certificate", "tls_key", "admin_client_ca"):
+        for name in _READ_FILES:
             path: Path | None = getattr(self, name)
+            if path is None:
+                continue
             try:
-                if path is not None:
-                    path.open("rb").close()
+                path.open("rb").close()
             except OSError as error:
-                yield f"{name.upper()}: {path} cannot be read ({error.strerror})"
+                yield (
+                    f"{name.upper()}: {in_one_line(path)} cannot be read"
+                    f" ({error.strerror})"
+                )
 
     @classmethod
     def settings_customise_sources(
@@ -712,9 +721,12 @@ def _good_values(names: Set[str]) -> dict[str, Any]:
     for attribute, info in Settings.model_fields.items():
         if (name := name_of(attribute, info)) in names:
             good[name] = (info.examples or [None])[0]
+    # Their examples are files that need not be there.
     if "ASSEMBLYAI_PARAMS_FILE" in good:
-        # Its example is a file that need not be there.
         good["ASSEMBLYAI_PARAMS_FILE"] = {}
+    for attribute in _READ_FILES:
+        if attribute.upper() in good:
+            good[attribute.upper()] = os.devnull
     return good
 
 

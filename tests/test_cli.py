@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -51,6 +52,12 @@ def test_version_and_help(tmp_path: Path) -> None:
         assert command in shown
 
 
+def test_terminal_that_lacks_a_mark_ends_no_command(tmp_path: Path) -> None:
+    found = run(tmp_path, "check", PYTHONIOENCODING="ascii")
+    assert "Traceback" not in found.stderr
+    assert "transcribed" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "line"),
     [
@@ -90,6 +97,15 @@ def test_recover_with_nothing_to_do(tmp_path: Path) -> None:
     assert result.stdout == "0 calls stored, 0 left in the spool\n"
 
 
+@pytest.mark.parametrize("way", ["--dry-run", "--yes"])
+def test_an_id_that_is_nowhere_is_told_from_one_that_was_erased(
+    tmp_path: Path, way: str
+) -> None:
+    result = run(tmp_path, "erase", str(uuid.uuid4()), way)
+    assert result.returncode == 0, result.stderr
+    assert "Nothing was found of it: is the id that of the" in result.stdout
+
+
 def test_first_call_with_the_line_that_serve_prints(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
@@ -115,6 +131,36 @@ def test_first_call_with_the_line_that_serve_prints(tmp_path: Path) -> None:
         assert server.wait(30) == 0
     assert key not in rest
     assert len(list(tmp_path.glob("recordings/calls/*/audio/*.wav"))) == 1
+
+
+def test_key_and_secret_are_those_of_env_where_none_is_given(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        "API_KEY=a-key-of-the-file\nCLIENT_SECRET=TXlTdXBlclNlY3JldA==\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=clean_environment() | {"HOST": "127.0.0.1", "LOG_FORMAT": "json"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stderr is not None
+        for line in server.stderr:
+            if '"event": "listening"' in line:
+                break
+        uri = f"ws://127.0.0.1:{json.loads(line)['port']}/"
+        call = run(tmp_path, "call", uri, "--fast", "--duration", "1")
+        assert call.returncode == 0, call.stdout + call.stderr
+        load = ("load", uri, "--calls", "1", "--duration", "1", "--ramp", "0")
+        done = run(tmp_path, *load, "--speed", "10")
+        assert done.returncode == 0, done.stdout + done.stderr
+        # What is given goes before, and the secret of another key does not go with it.
+        refused = run(tmp_path, "call", uri, "--api-key", "another-key", "--fast")
+        assert refused.returncode == 1
+        assert "401 Unauthorized; --api-key and --client-secret" in refused.stdout
+        server.send_signal(signal.SIGTERM)
+        server.stderr.read()
+        assert server.wait(30) == 0
 
 
 @pytest.mark.slow

@@ -607,7 +607,8 @@ def test_rate_has_a_burst(text: str, rate: tuple[float, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["0", "0.0", "50:0", "-1", "1e3", "50:", ":5", "x", "1/s"]
+    "text",
+    ["0", "0.0", "50:0", "-1", "1e3", "50:", ":5", "x", "1/s", "[]", '{"a":' * 5000],
 )
 def test_rate_refuses(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^NEW_CALLS_PER_KEY: .*=50:500$"):
@@ -659,6 +660,31 @@ def test_slip_of_the_environment_is_told(
     (line,) = faults({})
     assert line.startswith(f"RECORDINGS_DIR: {words}")
     assert "hush" not in line
+
+
+@pytest.mark.parametrize("name", ["TLS_CERTIFICATE", "TLS_KEY", "ADMIN_CLIENT_CA"])
+def test_slip_is_not_followed_by_a_fault_of_the_example(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "hush.pem ")
+    assert not any("cannot be read" in line for line in faults({}))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown"),
+    [
+        ("TLS_KEY", "a\nb", r"'a\nb'"),
+        ("TLS_CERTIFICATE", "\udcff\udcfe", r"'\udcff\udcfe'"),
+        ("ADMIN_CLIENT_CA", "a\x1b[31mb", r"'a\x1b[31mb'"),
+        ("TLS_KEY", "x" * 5000, "x" * 256 + "…" + "x" * 256),
+    ],
+)
+def test_strange_path_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, shown: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    (line,) = (line for line in faults({}) if "cannot be read" in line)
+    assert line.startswith(f"{name}: {shown} cannot be read (")
 
 
 def test_mark_of_an_editor_is_no_part_of_a_name() -> None:

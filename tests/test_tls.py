@@ -9,7 +9,10 @@ import trustme
 
 from audiohook import settings
 from audiohook.errors import ConfigError
-from audiohook.tls import make_tls_context
+from audiohook.simulator.connection import tls_context
+from audiohook.simulator.options import CallOptions
+from audiohook.tls import make_admin_tls_context, make_tls_context
+from tests.checks.certificates import Authorities
 from tests.house import KEY
 
 AUTHORITY = trustme.CA(key_type=trustme.KeyType.ECDSA)
@@ -97,3 +100,27 @@ def test_file_that_is_no_pem_is_one_line(tmp_path: Path, spoilt: str) -> None:
     (chain if spoilt == "chain" else key).write_text("nonsense")
     with pytest.raises(ConfigError, match=r"^TLS_CERTIFICATE: cannot be used"):
         make_tls_context(chosen(tls_certificate=chain, tls_key=key))
+
+
+# Python 3.13 refuses an authority that does not say what its key is for, unless it is
+# told not to; openssl makes such ones.
+def test_clients_of_an_authority_that_openssl_made_get_in(tmp_path: Path) -> None:
+    chain, key = write_pair(tmp_path)
+    clients = Authorities(tmp_path, plain=True)
+    context = make_admin_tls_context(
+        chosen(tls_certificate=chain, tls_key=key, admin_client_ca=clients.roots)
+    )
+    assert context is not None
+    client = client_context()
+    client.load_cert_chain(*clients.issue("anna"))
+    assert shake_hands(context, client).version() == "TLSv1.3"
+
+
+def test_server_of_an_authority_that_openssl_made_is_trusted(tmp_path: Path) -> None:
+    authority = Authorities(tmp_path, plain=True)
+    chain, key = authority.issue("127.0.0.1")
+    server = make_tls_context(chosen(tls_certificate=chain, tls_key=key))
+    assert server is not None
+    client = tls_context(CallOptions(uri="wss://127.0.0.1/", ca_file=authority.roots))
+    client.check_hostname = False
+    assert shake_hands(server, client).version() == "TLSv1.3"

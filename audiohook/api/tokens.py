@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from audiohook.errors import ConfigError
+from audiohook.errors import ConfigError, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -176,5 +176,5 @@ def _token(path: Path, place: int, name: str, value: object) -> Token:
 
 def _fault(path: Path, fault: str) -> NoReturn:
     raise ConfigError(
-        f"API_TOKENS_FILE: {path} {fault}; for example {_EXAMPLE}"
+        f"API_TOKENS_FILE: {in_one_line(path)} {fault}; for example {_EXAMPLE}"
     ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -41,12 +42,20 @@ EnvFile = Annotated[
 
 def main() -> None:
     """Runs the command; ends the process with its exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A mark that the terminal's character set lacks must not end a command.
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except* AudioHookError as group:
-        for error in _leaves(group):
-            print(f"audiohook: {_text_of(error)}", file=sys.stderr)  # noqa: T201
+        for fault in faults(group):
+            print(f"audiohook: {fault}", file=sys.stderr)  # noqa: T201
         sys.exit(_EXIT_USAGE)
+
+
+def faults(group: BaseExceptionGroup[AudioHookError]) -> list[str]:
+    """Returns what each error of a group says to whoever typed the command."""
+    return [_text_of(error) for error in _leaves(group)]
 
 
 def _text_of(error: BaseException) -> str:

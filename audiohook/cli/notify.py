@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
-from rich.table import Table
 
 from audiohook import settings
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
-from audiohook.cli.console import make_console
 from audiohook.errors import ConfigError
 from audiohook.metrics import Metrics
 from audiohook.notify.database import Database
@@ -31,7 +29,9 @@ _MOST_SHOWN = 1000
 _PATIENCE = 60 * SECONDS
 
 
-@app.command(epilog=examples("audiohook notify", "audiohook notify --resend --all"))
+@app.command(
+    epilog=examples("audiohook notify --list", "audiohook notify --resend --all")
+)
 def notify(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="Notifications.")
@@ -95,13 +95,15 @@ def _show(database: Database, *, as_json: bool) -> None:
             typer.echo(json.dumps(_row(entry)))
         return
     counts = database.counts()
-    console = make_console(markup=False)
-    if entries:
-        table = Table("id", "kind", "conversation", "state", "since", "tries", "why")
-        for entry in entries:
-            table.add_row(*(str(each or "") for each in _row(entry).values()))
-        console.print(table)
-    console.print(f"{counts.waiting} wait, {counts.dead} were given up")
+    for entry in entries:
+        # Lines, and no table: whoever has one sent again needs its whole id, which a
+        # terminal has no room for in a column.
+        why = f": {entry.reason}" if entry.reason else ""
+        typer.echo(
+            f"{entry.id}  {entry.kind}  conversation {entry.conversation}  {entry.state}"
+            f" since {utc_text(entry.since)}, {entry.tries} tries{why}"
+        )
+    typer.echo(f"{counts.waiting} wait, {counts.dead} were given up")
 
 
 def _row(entry: Entry) -> dict[str, object]:

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from audiohook import logs
-from audiohook.cli.app import app, examples, own_log
+from audiohook import logs, settings
+from audiohook.cli.app import DEFAULT_ENV_FILE, app, examples, own_log
 from audiohook.cli.console import make_console
 from audiohook.demo import run_demo
 from audiohook.simulator.assemblyai import DEFAULT_KEY, Limits, Pace, StandIn
@@ -29,7 +29,8 @@ from audiohook.simulator.options import (
 
 # How the server is reached, whoever calls it.
 ApiKey = Annotated[
-    str | None, typer.Option(envvar="API_KEY", help="Sent as X-API-KEY.")
+    str | None,
+    typer.Option(envvar="API_KEY", help="Sent as X-API-KEY; without it that of .env."),
 ]
 ClientSecret = Annotated[
     str | None,
@@ -37,6 +38,23 @@ ClientSecret = Annotated[
 ]
 CaFile = Annotated[Path | None, typer.Option(help="Certificates to trust, PEM.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")]
+
+
+def _keys(
+    api_key: str | None, client_secret: str | None
+) -> tuple[str | None, str | None]:
+    """Returns key and secret, those of .env in this folder where none is given.
+
+    Raises:
+        ConfigError: Something in that file makes no sense.
+    """
+    if api_key is None and client_secret is None and DEFAULT_ENV_FILE.exists():
+        chosen = settings.load(env_file=DEFAULT_ENV_FILE)
+        if chosen.api_key is not None:
+            api_key = chosen.api_key.get_secret_value()
+        if chosen.client_secret is not None:
+            client_secret = chosen.client_secret.get_secret_value()
+    return api_key, client_secret
 
 
 @app.command(
@@ -109,6 +127,7 @@ def call(
     Ends with 1, and a line that says why, if the server breaks a rule of the
     protocol.
     """
+    api_key, client_secret = _keys(api_key, client_secret)
     options = CallOptions(
         uri=uri,
         wav=wav,
@@ -231,6 +250,7 @@ def load(
     """
     options = None
     if uri is not None:
+        api_key, client_secret = _keys(api_key, client_secret)
         options = LoadOptions(
             uri=uri,
             calls=calls,

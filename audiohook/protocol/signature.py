@@ -504,7 +504,7 @@ def _resolve(
             if name.startswith("@")
             else _field_value(name, fields)
         )
-        if not value:
+        if value is None:
             raise AuthenticationError(Refusal.PRECONDITION)
         # An HTTP parser lets none of these through. Should one do so, a value
         # must still not be able to pose as further lines of the base.
@@ -514,24 +514,27 @@ def _resolve(
     return list(resolved.items())
 
 
-def _derived_value(name: str, fields: Mapping[bytes, bytes], target: bytes) -> bytes:
+def _derived_value(
+    name: str, fields: Mapping[bytes, bytes], target: bytes
+) -> bytes | None:
     if name == "@request-target":
-        return target
+        return target or None
     if name == "@authority":
-        return _authority(fields.get(b"host", b""))
+        return _authority(fields.get(b"host", b"")) or None
     if name in _OTHER_DERIVED:
-        return b""
+        return None
     if name == "@query-params":
         raise AuthenticationError(Refusal.UNSUPPORTED)
     raise AuthenticationError(Refusal.INVALID)
 
 
-def _field_value(name: str, fields: Mapping[bytes, bytes]) -> bytes:
+def _field_value(name: str, fields: Mapping[bytes, bytes]) -> bytes | None:
+    """Return a field's value, which may be empty; None if there is no such field."""
     if name == "signature":
         raise AuthenticationError(Refusal.UNSUPPORTED)
     if not _FIELD_NAME.fullmatch(name):
         raise AuthenticationError(Refusal.INVALID)
-    return fields.get(name.encode("ascii"), b"")
+    return fields.get(name.encode("ascii"))
 
 
 def _authority(host: bytes) -> bytes:

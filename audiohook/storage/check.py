@@ -206,6 +206,11 @@ class _Trial:
                 f"{host} cannot be reached that way ({type(error).__name__}), so"
                 " AssemblyAI cannot either: check its name and its certificate"
             ) from error
+        if response.is_server_error:
+            raise _FailedTrial(
+                f"{host} answers {response.status_code}, a failure of its own: try it"
+                " again; AssemblyAI fetches recordings this way"
+            )
         if response.status_code != _FETCHED:
             raise _FailedTrial(
                 f"{host} answers {response.status_code}: set AWS_REGION to the"

@@ -58,6 +58,10 @@ class Place:
         return (parts.hostname or "?") + (f":{parts.port}" if parts.port else "")
 
 
+# Nobody needs it but who erases calls, and the policy is without it unless asked.
+_ERASING: Final = "ListObjectVersions"
+
+
 class _Rule(NamedTuple):
     fault: StoreFault
     retryable: bool
@@ -81,7 +85,7 @@ _DENIED = _Rule(
     StoreFault.DENIED,
     False,
     "{operation} in bucket {bucket} is denied: allow it to this user or role"
-    " (`audiohook check --iam` prints a policy){message}",
+    " (`{policy}` prints a policy){message}",
 )
 _BAD_KEY = _Rule(
     StoreFault.BAD_KEY_OR_SECRET,
@@ -256,6 +260,7 @@ def _refusal(
         host=place.host,
         operation=operation,
         code=code,
+        policy=f"audiohook check --iam{' --erase' * (operation == _ERASING)}",
         message=f"; it says: {message}" if message else "",
         found=f" to {region}" if region else "",
         skew=_skew(headers.get("date")),

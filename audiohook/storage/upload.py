@@ -10,7 +10,6 @@ left to do when it ends does not depend on how long it was.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from audiohook.recording.wav import Encoding
     from audiohook.storage.base import Blob, Store, StoredObject
 
+SECONDS = 1.0
+
 # Sessions of one conversation and participant that began in one millisecond.
 _NAMES_LIMIT: Final = 100
 # At the end of a name; no UUID ends in so few digits after an underscore.
@@ -55,6 +56,8 @@ _NUMBER: Final = re.compile(r"_([0-9]{1,3})\Z")
 _BYTES_PER_BYTE: Final = 2
 # Each reading of a whole object keeps a core busy.
 _READINGS: Final = 2
+# Between tries to give up uploads that nobody knows of.
+_STRAY_PAUSES: Final = (0.5 * SECONDS, 2 * SECONDS, 8 * SECONDS)
 
 
 PlanTranscripts: TypeAlias = (
@@ -425,9 +428,7 @@ class CallUpload:
                 and (self._taken_over or upload.begun_in_vain)
                 and each.blob.size_bytes > upload.first_bytes
             ):
-                # What is left is up to the bucket's lifecycle.
-                with contextlib.suppress(UploadError):
-                    await upload.drop_strays()
+                await _drop_strays_of(upload)
 
     def _note(self, stored: StoredObject) -> Stored:
         self._confirmed()
@@ -448,6 +449,23 @@ class CallUpload:
         upload = self._upload_of(key)
         if upload is not None:
             await upload.drop()
+
+
+async def _drop_strays_of(upload: PartsUpload) -> None:
+    """Give up uploads to a key that nobody knows of, as far as the store lets us.
+
+    A store that has just lost an answer, or met us in the middle of a restart, may
+    refuse this once too. What is left then is up to the bucket's lifecycle.
+    """
+    for pause in (*_STRAY_PAUSES, None):
+        try:
+            await upload.drop_strays()
+        except UploadError as exc:
+            if pause is None or not exc.retryable:
+                return
+            await trio.sleep(pause)
+        else:
+            return
 
 
 class _Settled:

@@ -48,6 +48,7 @@ def _sign(
     authority: bool,
     begins: float = -1.0,
     days: float = 90.0,
+    plain: bool = False,
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -64,7 +65,7 @@ def _sign(
             x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
         )
     )
-    # Python 3.13 takes no authority without it.
+    # Python 3.13 takes no authority without it, by itself.
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -76,7 +77,8 @@ def _sign(
         encipher_only=False,
         decipher_only=False,
     )
-    builder = builder.add_extension(usage, True)
+    if not plain:
+        builder = builder.add_extension(usage, True)
     if not authority:
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
         builder = builder.add_extension(names, False)
@@ -87,18 +89,26 @@ def _sign(
     return builder.sign(signer, hashes.SHA256())
 
 
-def make_authority(name: str, issuer: Issuer | None = None) -> Issuer:
+def make_authority(
+    name: str, issuer: Issuer | None = None, *, plain: bool = False
+) -> Issuer:
     key = ec.generate_private_key(ec.SECP256R1())
-    return Issuer(_sign(name, key, issuer, authority=True), key)
+    return Issuer(_sign(name, key, issuer, authority=True, plain=plain), key)
 
 
 class Authorities:
-    """A public authority for a test, with an intermediate one below it."""
+    """A public authority for a test, with an intermediate one below it.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: Where its files are to be.
+        plain: Without a word of what their keys are for, as ``openssl req -x509``
+            leaves it.
+    """
+
+    def __init__(self, folder: Path, *, plain: bool = False) -> None:
         self._folder = folder
-        self.root = make_authority("A root")
-        self.middle = make_authority("An intermediate", self.root)
+        self.root = make_authority("A root", plain=plain)
+        self.middle = make_authority("An intermediate", self.root, plain=plain)
         self.roots = folder / "roots.pem"
         self.roots.write_bytes(pem(self.root.certificate))
 

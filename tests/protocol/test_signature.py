@@ -268,6 +268,14 @@ def test_verify_other_headers_may_be_covered() -> None:
     assert refusal(headers) == Refusal.FAILED
 
 
+def test_verify_empty_header_may_be_covered() -> None:
+    # Source: draft-ietf-httpbis-message-signatures-11, section 2.1.
+    headers = signing(PARAMETERS, [*values(*REQUIRED_COMPONENTS), ("x-empty", b"")])
+    assert refusal(headers) == Refusal.PRECONDITION
+    check([*headers, (b"X-Empty", b" ")])
+    assert refusal([*headers, (b"X-Empty", b"y")]) == Refusal.FAILED
+
+
 def test_verify_duplicates_last_wins_at_first_place() -> None:
     text = inner_list(PARAMETERS)
     twice = text.replace(f'nonce="{NONCE}"', f'nonce="old";alg="x";nonce="{NONCE}"')
@@ -398,7 +406,7 @@ def test_verify_longest_field() -> None:
         ('"@status"', Refusal.PRECONDITION),
         ('"@path"', Refusal.PRECONDITION),
         ('"absent"', Refusal.PRECONDITION),
-        ('"empty"', Refusal.PRECONDITION),
+        ('"empty"', Refusal.FAILED),
     ],
 )
 def test_verify_bad_component(component: str, expected: Refusal) -> None:

@@ -78,6 +78,13 @@ async def outcome(
             "the upgrade was answered with 502 Bad\\x1b[2J Gateway",
         ),
         (b"HTTP/1.1 204\r\n\r\n", "the upgrade was answered with 204"),
+        (
+            b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n",
+            (
+                "the upgrade was answered with 401 Unauthorized; --api-key and"
+                " --client-secret have to be those of the server"
+            ),
+        ),
     ],
 )
 async def test_answer_that_is_no_websocket(

@@ -258,7 +258,9 @@ async def test_a_running_service_gives_up_what_a_command_wants_erased(
         await wait_until(lambda: len(server.lines("call_opened")) == 3)
         refused = await site.command("erase", MINE, "--yes")
         assert refused.returncode == 2
-        assert b"live" in refused.stderr
+        assert (
+            b"the call is live: wait until it is over, or add --end" in refused.stderr
+        )
         began = time.monotonic()
         done = await site.command("erase", MINE, "--yes", "--end", "--wait", "40")
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()

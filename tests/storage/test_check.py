@@ -240,6 +240,7 @@ async def test_object_that_cannot_be_deleted_is_named() -> None:
     ("response", "mend"),
     [
         (httpx.Response(403), "answers 403: set AWS_REGION"),
+        (httpx.Response(503), "answers 503, a failure of its own: try it again"),
         (httpx.Response(200, content=b"?"), "something else"),
         (httpx.ConnectError("certificate verify failed"), "ConnectError"),
     ],

@@ -410,6 +410,27 @@ async def test_call_is_stored_though_nothing_can_be_given_up(
     assert len(stray.store.objects) == 3
 
 
+@pytest.mark.parametrize("what", ["list uploads", "list", "abort"])
+async def test_stray_upload_is_given_up_though_the_store_fails_meanwhile(
+    tmp_path: Path, what: str
+) -> None:
+    stray = Stray()
+    faults = iter(range(3))
+
+    def step(now: str) -> None:
+        if now == what and len(stray.store.objects) == 3:
+            for _ in faults:
+                raise away()
+
+    async with running(tmp_path) as spool:
+        upload = await stray.begin(spool)
+        stray.store.step = step
+        assert await upload.finish()
+        assert entries(tmp_path) == set()
+    assert not stray.is_there
+    assert len(stray.store.objects) == 3
+
+
 async def test_upload_that_goes_as_it_is_to_be_given_up_is_no_fault(
     tmp_path: Path,
 ) -> None:

@@ -72,6 +72,12 @@ def test_refusal_is_told_by_its_code(
     assert "word@" not in str(error)
 
 
+def test_who_may_not_erase_is_led_to_the_policy_that_lets_him() -> None:
+    error = refusal("AccessDenied", 403, operation="ListObjectVersions")
+    assert "`audiohook check --iam --erase` prints a policy" in str(error)
+    assert "--erase" not in str(refusal("AccessDenied", 403))
+
+
 def test_words_of_the_store_are_told_where_they_help() -> None:
     assert "it says: not you" in str(refusal("AccessDenied", 403, "not you"))
     assert "it says" not in str(refusal("AccessDenied", 403))

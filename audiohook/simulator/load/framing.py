@@ -14,6 +14,8 @@ import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from audiohook.simulator.connection import refusal_hint
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -100,7 +102,10 @@ class Upgrade:
             raise BadFrameError("the server does not speak HTTP")
         if words[1] != _SWITCHING:
             reason = "".join(f" {word}" for word in words[1:])
-            raise BadFrameError(f"the upgrade was answered with{ascii(reason)[1:-1]}")
+            raise BadFrameError(
+                f"the upgrade was answered with{ascii(reason)[1:-1]}"
+                + refusal_hint(words[1])
+            )
         fields = dict(_field(line) for line in lines)
         if (
             fields.get("upgrade", "").lower() != "websocket"

@@ -55,7 +55,10 @@ def test_upgrade_is_accepted_in_any_pieces() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.1 401 Unauthorized\r\n\r\n", "answered with 401 Unauthorized"),
+        (
+            b"HTTP/1.1 401 Unauthorized\r\n\r\n",
+            "answered with 401 Unauthorized; --api-key and --client-secret have to be",
+        ),
         (b"HTTP/1.1 503\r\n\r\n", "answered with 503"),
         (b"HTTP/1.1 101 X\r\n\r\n", "not a valid WebSocket handshake"),
         (b"SSH-2.0-OpenSSH\r\n", "does not speak HTTP"),
