@@ -10,7 +10,6 @@ from typing import Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import install, settings
 from audiohook.api.tokens import Scope, make_token
@@ -21,10 +20,12 @@ from audiohook.checks import (
     approach_of,
     check_from_outside,
     describe_permissions,
+    names_in_environment,
     run_checks,
     tell_config_fault,
 )
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.console import make_console
 from audiohook.errors import ConfigError
 from audiohook.key_ring import gather_keys
 from audiohook.storage.s3 import S3Store
@@ -101,7 +102,9 @@ def check(
 
     Ends with 1 if anything does not work.
     """
-    findings = Findings(Console(highlight=False, soft_wrap=True), as_json=as_json)
+    findings = Findings(make_console(), as_json=as_json)
+    # As it was before the log is started, which hands AWS's names of .env to botocore.
+    environment = names_in_environment()
     try:
         chosen = settings.load(env_file=env_file)
     except ConfigError as error:
@@ -120,7 +123,7 @@ def check(
         run_checks,
         chosen,
         findings,
-        expectations=Expectations(name, minutes, env_file),
+        expectations=Expectations(name, minutes, env_file, environment),
         only=only or (),
     )
     sys.exit(trio.run(run))
@@ -154,13 +157,13 @@ def transcribe(
 ) -> None:
     """Have stored recordings transcribed, with a service running or without.
 
-    Ends with 1 if anything has no transcript then; to run it again goes on where it
-    ended, and pays for nothing twice.
+    Ends with 1 if anything has no transcript then; to run it again goes on where
+    it ended, and pays for nothing twice.
     """
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen, quiet=True)
     order = Order(keys, again=again, wait=wait)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=log)))
 
 
@@ -195,7 +198,7 @@ def index(*, env_file: EnvFile = DEFAULT_ENV_FILE) -> None:
         keys = await trio.to_thread.run_sync(gather_keys, chosen)
         store = make_store(chosen, lambda: keys)
         calls = make_index(chosen, store, lambda: keys, log=log)
-        console = Console(stderr=True, highlight=False)
+        console = make_console(stderr=True)
         try:
             with console.status("reading the store …") as status:
                 done = await calls.build(
@@ -257,6 +260,7 @@ def install_service(
         install.check_reachable(installation)
     for path in install.write(installation, root):
         typer.echo(f"wrote {path}")
-    typer.echo("\nAs root, type next:\n")
-    for command in installation.next_steps():
+    where = "" if root == Path("/") else " on the machine that this is for"
+    typer.echo(f"\nAs root{where}, type next:\n")
+    for command in installation.next_steps(root):
         typer.echo(f"    {command}")
