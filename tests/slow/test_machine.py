@@ -40,7 +40,7 @@ ENV_FILE = "/etc/audiohook/audiohook.env"
 # An address of the machine that is not loopback.
 OUTSIDE = "10.99.0.1"
 
-LIVE_SECONDS = 8.0
+LIVE_SECONDS = 10.0
 # Half a second of a call.
 SOME_BYTES = 8000
 WATCHDOG = 3.0
@@ -68,6 +68,7 @@ async def console(tmp_path: Path) -> AsyncIterator[Console]:
         pytest.skip(f"no machine can be booted: {reason}")
     furniture, binds = await trio.to_thread.run_sync(furnish, tmp_path)
     async with booted(tmp_path, furniture, binds) as machine:
+        # Its Python may have brought a library.
         await machine.type("ldconfig", user="root")
         yield Console(machine)
 
