@@ -73,9 +73,7 @@ def test_terminal_that_lacks_a_mark_ends_no_command(tmp_path: Path) -> None:
     assert "transcribed" in found.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments", ["--help", "check", "token x --scope read", "demo"]
-)
+@pytest.mark.parametrize("arguments", ["--help", "demo"])
 def test_output_that_is_full_ends_a_command_in_one_line(
     tmp_path: Path, arguments: str
 ) -> None:
@@ -87,7 +85,7 @@ def test_output_that_is_full_ends_a_command_in_one_line(
     )
 
 
-@pytest.mark.parametrize("arguments", ["--help", "check", "demo"])
+@pytest.mark.parametrize("arguments", ["--help", "demo"])
 def test_output_that_nobody_reads_on_ends_a_command_quietly(
     tmp_path: Path, arguments: str
 ) -> None:
