@@ -84,17 +84,13 @@ class Heartbeat:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Beats until cancelled, and says no more then.
+        """Beats until cancelled.
 
         It returns at once if there is nobody to tell.
         """
         task_status.started()
-        if not self._notifier.is_heard:
-            return
-        try:
+        if self._notifier.is_heard:
             await self._beat()
-        finally:
-            self._notifier.close()
 
     async def _beat(self) -> None:
         watchdog = self._notifier.watchdog

@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 _START_SECONDS = 30.0
 KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
+# At Amazon, a stack that is deployed by a change set, as the aws command does it, has the
+# outputs of its template; moto leaves it without any.
+_PROGRAM = """
+from moto.cloudformation.models import ChangeSet
+from moto.server import main
+apply = ChangeSet.apply
+def apply_with_outputs(self):
+    apply(self)
+    self.stack.template_dict = self.template_dict
+    self.stack.output_map = self.stack._create_output_map()
+ChangeSet.apply = apply_with_outputs
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Moto:
@@ -35,10 +49,12 @@ class Moto:
 
     Attributes:
         port: Where it listens on loopback.
+        region: In which everything is.
         clients: By service.
     """
 
     port: int
+    region: str = REGION
     clients: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -48,7 +64,12 @@ class Moto:
     @property
     def environment(self) -> dict[str, str]:
         """Has boto3 find it."""
-        return environment(self.url, KEYS, AWS_ENDPOINT_URL=self.url)
+        return environment(
+            self.url,
+            KEYS,
+            AWS_ENDPOINT_URL=self.url,
+            AWS_DEFAULT_REGION=self.region,
+        )
 
     def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 has no types
         """Returns the client for a service; to make one takes long."""
@@ -60,14 +81,14 @@ class Moto:
         return boto3.session.Session().client(
             service,
             endpoint_url=self.url,
-            region_name=REGION,
+            region_name=self.region,
             aws_access_key_id=KEYS[0],
             aws_secret_access_key=KEYS[1],
         )
 
 
 @contextmanager
-def moto_server(folder: Path) -> Iterator[Moto]:
+def moto_server(folder: Path, region: str = REGION) -> Iterator[Moto]:
     """Runs a server of its own while the block lasts."""
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
     with socket.socket() as probe:
@@ -76,14 +97,14 @@ def moto_server(folder: Path) -> Iterator[Moto]:
     log = folder / "moto.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-c", _PROGRAM, "-H", "127.0.0.1", "-p", str(port)],
             env={"PATH": os.environ["PATH"], **ALONE},
             stdout=stream,
             stderr=stream,
         )
     try:
         _wait_until_up(process, port, log)
-        server = Moto(port)
+        server = Moto(port, region)
         yield server
         for client in server.clients.values():
             client.close()

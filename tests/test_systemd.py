@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from audiohook.errors import ConfigError
 from audiohook.systemd import Notifier, inherited_sockets
+from tests.forked import type_all
+from tests.test_cli import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -207,6 +210,24 @@ def test_address_too_long_for_a_socket_costs_nothing() -> None:
     notifier = Notifier("/" + "x" * 200)
     notifier.ready("unheard")
     notifier.close()
+
+
+def test_reason_of_a_start_that_fails_is_told(manager: Manager, tmp_path: Path) -> None:
+    """The manager tries again and again; its `status` is where somebody looks."""
+    told = {**clean_environment(), "NOTIFY_SOCKET": manager.address}
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        outcomes = type_all(
+            [
+                (tmp_path, ["serve"], told | {"PORT": "x", "GAPS": "y"}),
+                (tmp_path, ["serve"], told | {"PORT": port, "ADMIN_PORT": "0"}),
+            ]
+        )
+    assert [outcome.code for outcome in outcomes] == [2, 2]
+    reasons = [each for each in manager.heard() if "PORT: " in each]
+    assert re.fullmatch(r"STATUS=PORT: .*; for example PORT=3000 GAPS: .*", reasons[0])
+    assert reasons[1].startswith(f"STATUS=PORT: {port} is in use; choose another")
+    assert len(reasons) == 2
 
 
 # Sockets that are handed over. Their numbers begin at 3, which the tests' process

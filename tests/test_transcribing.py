@@ -19,7 +19,9 @@ from audiohook.simulator.assemblyai import (
     Pace,
     StandIn,
 )
+from tests.documents import shown
 from tests.house import House, house
+from tests.printed import assert_alike, is_form_of, read_shown
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -214,7 +216,7 @@ async def test_lost_answer_is_looked_up_and_not_paid_twice(tmp_path: Path) -> No
 async def test_request_that_never_came_is_made_again(tmp_path: Path) -> None:
     standin = StandIn(keys=(KEY,))
     async with transcribing(tmp_path, standin) as it:
-        standin.faults.script(Endpoint.SUBMIT, Fault.RESET)
+        standin.faults.script(Endpoint.GET, Fault.RESET)
         await it.call(duration=3.0)
         await settle(it)
         assert transcripts(it)[0]["status"] == "completed"
@@ -364,6 +366,30 @@ async def test_refused_key_parks_all_and_goes_on_when_it_is_mended(
     # However many calls wait and however often it is tried.
     assert events(lines)["transcription_needs_mending"] == 1
     assert events(lines)["transcription_works_again"] == 1
+
+
+async def test_lines_of_the_page_are_those_of_the_log(
+    tmp_path: Path, lines: list[Any]
+) -> None:
+    page = [read_shown(each) for each in shown("docs/assemblyai.md", '{"error"').lines]
+    standin = StandIn(keys=(KEY,))
+    async with transcribing(tmp_path, standin) as it:
+        retire_model(standin)
+        await it.call(duration=3.0)
+        await wait_parked(it)
+        standin.faults.retired.clear()
+        # It takes some failures in a row for the service to be at fault.
+        standin.faults.script(Endpoint.GET, *[Fault.RESET] * 4)
+        await it.call(duration=3.0)
+        await settle(it)
+        place = standin.base_url.partition("://")[2]
+    for shown_line in page:
+        (real, *_) = (each for each in lines if each["event"] == shown_line["event"])
+        line = {**real, "level": real["log_level"]}
+        assert_alike(shown_line, line)
+        assert line["level"] == shown_line["level"]
+        if error := shown_line.get("error"):
+            assert is_form_of(error.replace("127.0.0.1:8100", place), line["error"])
 
 
 async def test_account_without_money_waits_for_it(tmp_path: Path) -> None:

@@ -63,8 +63,8 @@ def _say_why(error: BaseException) -> int:
     """Says in one line each what ended a command; what is none of those is raised."""
     leaves = _leaves(error)
     if all(isinstance(each, AudioHookError) for each in leaves):
-        for each in leaves:
-            print(f"audiohook: {_text_of(each)}", file=sys.stderr)  # noqa: T201
+        for fault in faults(error):
+            print(f"audiohook: {fault}", file=sys.stderr)  # noqa: T201
         return _EXIT_USAGE
     if all(isinstance(each, SystemExit) for each in leaves):
         # That of rich, from inside a nursery, when nobody reads on: `demo | head`.
@@ -90,6 +90,11 @@ def _let_output_go() -> None:
     """
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def faults(error: BaseException) -> list[str]:
+    """Returns what each error of a group says to whoever typed the command."""
+    return [_text_of(each) for each in _leaves(error)]
 
 
 def _text_of(error: BaseException) -> str:

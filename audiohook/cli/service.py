@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import secrets
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,12 +24,20 @@ from audiohook import (
     worker,
 )
 from audiohook.checks.start import warn_at_start
-from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.app import (
+    DEFAULT_ENV_FILE,
+    EnvFile,
+    app,
+    examples,
+    faults,
+    start_log,
+)
+from audiohook.errors import AudioHookError
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _KEY_BYTES = 24
 # What a call leaves in cycles, some 60 objects and 5 KB, piles up between two full
@@ -53,6 +62,33 @@ def serve(
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
     notifier = systemd.Notifier.from_environment()
+    with _end_told(notifier):
+        _serve(notifier, port, host, recordings_dir, env_file)
+
+
+@contextmanager
+def _end_told(notifier: systemd.Notifier) -> Iterator[None]:
+    """Has the service manager show why the service could not go on.
+
+    What it prints is in the journal only, and the manager tries again every few
+    seconds: `systemctl status` would show no reason most of the time.
+    """
+    try:
+        yield
+    except* AudioHookError as group:
+        notifier.status("; ".join(faults(group)))
+        raise
+    finally:
+        notifier.close()
+
+
+def _serve(
+    notifier: systemd.Notifier,
+    port: int | None,
+    host: str | None,
+    recordings_dir: Path | None,
+    env_file: Path,
+) -> None:
     inherited = systemd.inherited_sockets()
 
     def read() -> settings.Settings:

@@ -26,6 +26,8 @@ from audiohook.storage.policy import retention_rules
 from audiohook.storage.s3 import S3Store
 from audiohook.storage.s3_client import S3Options
 from tests.api.served import api_of
+from tests.documents import shown
+from tests.printed import assert_alike, read_shown
 from tests.seaweed import Seaweed, reach, seaweed
 from tests.storage.s3_tools import plain_client
 
@@ -158,6 +160,8 @@ async def test_audio_goes_first_then_transcripts_then_all(kept: Kept) -> None:
     marks = json.loads((kept.folder / "call.json").read_bytes())["removed"]
     assert marks["audio"].startswith("2026-02-09T")
     assert marks["transcripts"] is None
+    page = shown("docs/retention.md", '"removed"')
+    assert_alike(read_shown(page.text), {"removed": marks})
     entry = await until_marked(kept)
     assert entry.audio_removed_at == marks["audio"]
     assert entry.transcripts_removed_at is None

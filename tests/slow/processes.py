@@ -114,10 +114,12 @@ class Site:
     Attributes:
         base: Everything is below it.
         settings: Environment of each process, besides what all have.
+        prefix: What stands before each command.
     """
 
     base: Path
     settings: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
     _started: int = 0
 
     def __post_init__(self) -> None:
@@ -202,7 +204,7 @@ class Site:
         log = self.base / f"{self._started}-{name}.log"
         with log.open("wb") as stream:
             process = await trio.lowlevel.open_process(
-                [sys.executable, *map(str, arguments)],
+                [*self.prefix, sys.executable, *map(str, arguments)],
                 cwd=self.work,
                 env=self.environment() | settings,
                 pass_fds=pass_fds,
@@ -234,7 +236,11 @@ class Site:
         """Runs one of our commands to its end, which must come in that time."""
         with trio.fail_after(seconds):
             return await trio.run_process(
-                [sys.executable, "-m", "audiohook", *map(str, arguments)],
+                [
+                    *self.prefix,
+                    *(sys.executable, "-m", "audiohook"),
+                    *map(str, arguments),
+                ],
                 cwd=self.work,
                 env=self.environment(),
                 capture_stdout=True,

@@ -95,6 +95,7 @@ class Connection:
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._http = h11.Connection(h11.SERVER)
+        self._wants_body = True
 
     @property
     def is_local(self) -> bool:
@@ -119,6 +120,7 @@ class Connection:
         event = await self._next_event()
         if not isinstance(event, h11.Request):
             return None
+        self._wants_body = event.method != b"HEAD"
         path, _, query = event.target.decode("ascii").partition("?")
         return Request(
             event.method.decode("ascii"),
@@ -181,12 +183,13 @@ class Connection:
             PeerGone: The connection broke.
         """
         await self._send(self._head(answer))
+        body = answer.body if self._wants_body else b""
         pieces = _PIECES if seconds else 1
-        size = max(1, -(-len(answer.body) // pieces))
-        starts = range(0, len(answer.body), size)
+        size = max(1, -(-len(body) // pieces))
+        starts = range(0, len(body), size)
         for start in starts:
             await trio.sleep(seconds / len(starts))
-            await self._send(h11.Data(data=answer.body[start : start + size]))
+            await self._send(h11.Data(data=body[start : start + size]))
         await self._send(h11.EndOfMessage())
 
     async def send_half(self, answer: Answer) -> None:
@@ -196,7 +199,8 @@ class Connection:
             PeerGone: The connection broke.
         """
         await self._send(self._head(answer))
-        await self._send(h11.Data(data=answer.body[: len(answer.body) // 2]))
+        if self._wants_body:
+            await self._send(h11.Data(data=answer.body[: len(answer.body) // 2]))
         await self._stream.aclose()
 
     async def reset(self) -> None:

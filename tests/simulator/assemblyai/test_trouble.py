@@ -263,3 +263,13 @@ async def test_port_that_is_taken(clock: MockClock, start: Start) -> None:
     port = int(house.standin.base_url.rpartition(":")[2])
     with pytest.raises(ConfigError, match=f"127.0.0.1 port {port}"):
         await StandIn().serve(port=port)
+
+
+async def test_head_of_an_answer_is_sent_alone(clock: MockClock, start: Start) -> None:
+    """``audiohook check`` asks so for the time."""
+    house = await start()
+    for path in ("/", "/v2/transcript/no-such-job", "/stand-in/statistics"):
+        answer = await house.client.head(path)
+        assert answer.content == b""
+        assert int(answer.headers["Content-Length"]) > 0
+    assert (await house.client.get("/stand-in/statistics")).status_code == 200
