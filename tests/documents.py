@@ -39,6 +39,7 @@ PROGRAMS = frozenset(
         "grep",
         "install",
         "journalctl",
+        "jq",
         "make",
         "ngrok",
         "openssl",
