@@ -96,7 +96,9 @@ async def test_command_shows_a_dialogue_by_key_and_by_conversation(
     (recording,) = it.recordings()
     conversation = recording.facts["conversationId"]
     by_key, by_path, by_id, nothing = [
-        await trio.to_thread.run_sync(partial(run, tmp_path, "dialogue", *each))
+        await trio.to_thread.run_sync(
+            partial(run, tmp_path, "dialogue", *each, COLUMNS="")
+        )
         for each in (
             [f"calls/{recording.folder.name}"],
             [str(recording.folder), "--json"],
@@ -109,6 +111,12 @@ async def test_command_shows_a_dialogue_by_key_and_by_conversation(
         assert "◀ Genesys" in shown.stdout
         assert "opened" in shown.stdout
         assert conversation in shown.stdout
+        # Whole lines, though no terminal is there to say how wide it is.
+        first, *rows = shown.stdout.splitlines()
+        assert first.startswith("session ")
+        assert first.endswith(", end")
+        assert len(rows) == 1 + len(recording.audio(".jsonl").splitlines())
+        assert conversation in next(row for row in rows if " open " in row)
     assert by_path.stdout.encode() == recording.audio(".jsonl")
     assert nothing.returncode == 1
     assert "no recording of ours" in nothing.stdout

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import settings
 from audiohook.audit.day import Audit
@@ -24,6 +23,7 @@ from audiohook.cli.app import (
     examples,
     start_log,
 )
+from audiohook.cli.console import make_console
 from audiohook.erasing import Places
 from audiohook.index.database import FILE_NAME, Database
 from audiohook.index.keeper import INDEX_FOLDER
@@ -119,7 +119,7 @@ def _to_json(report: Report) -> dict[str, object]:
 
 
 def _print(report: Report) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     for each in report.findings:
         console.print(f"{each.kind:18} {each.name}  {each.detail}", markup=False)
     index = "" if report.has_index else "; there is no whole index to compare with"

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import settings
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.console import make_console
 from audiohook.erase import DEFAULT_WAIT, Demand
 from audiohook.erase import erase as run_erase
 from audiohook.erase import show as run_show
@@ -60,7 +60,7 @@ def erase(
         raise ConfigError("erase: --session is not the id of a session")
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen, quiet=True)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     demand = Demand(conversation or None, session or None, end=end, wait=wait)
     if dry_run:
         sys.exit(trio.run(partial(run_show, chosen, demand, console)))

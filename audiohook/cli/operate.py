@@ -10,7 +10,6 @@ from typing import Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import install, settings
 from audiohook.api.tokens import Scope, make_token
@@ -26,6 +25,7 @@ from audiohook.checks import (
     tell_config_fault,
 )
 from audiohook.cli.app import DEFAULT_ENV_FILE, EnvFile, app, examples, start_log
+from audiohook.cli.console import make_console
 from audiohook.errors import ConfigError
 from audiohook.key_ring import gather_keys
 from audiohook.storage.s3 import S3Store
@@ -102,7 +102,7 @@ def check(
 
     Ends with 1 if anything does not work.
     """
-    findings = Findings(Console(highlight=False, soft_wrap=True), as_json=as_json)
+    findings = Findings(make_console(), as_json=as_json)
     # As it was before the log is started, which hands AWS's names of .env to botocore.
     environment = names_in_environment()
     try:
@@ -163,7 +163,7 @@ def transcribe(
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen, quiet=True)
     order = Order(keys, again=again, wait=wait)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     sys.exit(trio.run(partial(run_transcribe, chosen, order, console, log=log)))
 
 
@@ -198,7 +198,7 @@ def index(*, env_file: EnvFile = DEFAULT_ENV_FILE) -> None:
         keys = await trio.to_thread.run_sync(gather_keys, chosen)
         store = make_store(chosen, lambda: keys)
         calls = make_index(chosen, store, lambda: keys, log=log)
-        console = Console(stderr=True, highlight=False)
+        console = make_console(stderr=True)
         try:
             with console.status("reading the store …") as status:
                 done = await calls.build(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import (
     elsewhere,
@@ -33,6 +32,7 @@ from audiohook.cli.app import (
     faults,
     start_log,
 )
+from audiohook.cli.console import make_console
 from audiohook.errors import AudioHookError, ConfigError
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
@@ -144,7 +144,7 @@ def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     absent = "" if env_file.exists() else f" ({_place_of(env_file)})"
 
     def announce(port: int) -> None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = make_console(stderr=True)
         console.print(
             f"\nNo API_KEY is set{absent}: this key is good until the service stops, and only"
             " this machine can connect."

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from audiohook import logs, settings
 from audiohook.cli.app import DEFAULT_ENV_FILE, app, examples, own_log
+from audiohook.cli.console import make_console
 from audiohook.demo import run_demo
 from audiohook.simulator.assemblyai import DEFAULT_KEY, Limits, Pace, StandIn
 from audiohook.simulator.assemblyai.command import run_stand_in
@@ -149,7 +149,7 @@ def call(
         insecure=insecure,
         conversation_id=conversation or str(uuid.uuid4()),
     )
-    sys.exit(run_call(options, Console(highlight=False, soft_wrap=True)))
+    sys.exit(run_call(options, make_console()))
 
 
 @app.command(
@@ -281,7 +281,7 @@ def load(
         wait=wait,
         report=report,
     )
-    sys.exit(run_load(command, Console(highlight=False, soft_wrap=True)))
+    sys.exit(run_load(command, make_console()))
 
 
 @app.command(epilog=examples("audiohook demo", "audiohook demo --wav call.wav"))
@@ -294,7 +294,7 @@ def demo(
 ) -> None:
     """Play one simulated call through a service of its own, and show the result."""
     logs.configure("auto", logging.WARNING)
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     sys.exit(run_demo(recordings_dir, wav, console, log=own_log()))
 
 

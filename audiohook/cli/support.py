@@ -11,7 +11,6 @@ from typing import Annotated
 
 import trio
 import typer
-from rich.console import Console
 
 from audiohook import dialogue as dialogues
 from audiohook import settings
@@ -23,6 +22,7 @@ from audiohook.cli.app import (
     examples,
     start_log,
 )
+from audiohook.cli.console import make_console
 from audiohook.missed.ledger import EVENTS_FOLDER, EventLedger
 from audiohook.missed.review import Finding, Reported, review
 from audiohook.recording.elsewhere import look_elsewhere
@@ -52,7 +52,7 @@ def dialogue(
     """
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen)
-    console = Console(highlight=False, soft_wrap=as_json)
+    console = make_console()
     show = partial(dialogues.show, chosen, recording, console, as_json=as_json, log=log)
     sys.exit(trio.run(show))
 
@@ -90,7 +90,7 @@ def missed(
                 store.close()
 
     found = trio.run(run)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = make_console(markup=False)
     for each in found:
         event = each.event
         if as_json:
