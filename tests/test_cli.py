@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from audiohook import __version__
 from audiohook.api.tokens import Tokens, read_tokens_file
-from audiohook.cli.app import app
+from audiohook.cli.app import app, counted
 from audiohook.errors import ConfigError
 from tests.index.recordings import Shelf
 
@@ -98,6 +98,14 @@ def test_env_file_of_others_is_one_line(
         rf" runs as: chgrp \S+ {file} && chmod 640 {file}",
         str(fault),
     )
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(count, "call") for count in (0, 1, 2)] == [
+        "0 calls",
+        "1 call",
+        "2 calls",
+    ]
 
 
 def test_version_and_help(tmp_path: Path) -> None:

@@ -128,6 +128,16 @@ def examples(*lines: str) -> str:
     return "\n\n".join(["Examples:", *lines])
 
 
+def counted(count: int, thing: str) -> str:
+    """Say how many there are of something, such as ``1 call`` or ``2 calls``.
+
+    Args:
+        count: How many.
+        thing: What one of them is called.
+    """
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"audiohook {__version__}")
