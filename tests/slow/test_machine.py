@@ -40,6 +40,8 @@ ENV_FILE = "/etc/audiohook/audiohook.env"
 # An address of the machine that is not loopback.
 OUTSIDE = "10.99.0.1"
 
+# In full size all is compiled on the machine.
+BUILD_SECONDS = scaled(300.0, 1800.0)
 LIVE_SECONDS = 10.0
 # Half a second of a call.
 SOME_BYTES = 8000
@@ -76,7 +78,7 @@ async def console(tmp_path: Path) -> AsyncIterator[Console]:
 async def install(at: Console, block: Block) -> None:
     """Types what installs the service, up to what starts it."""
     for command in block.commands():
-        said = await at.machine.type(command, folder=SOURCE, seconds=300)
+        said = await at.machine.type(command, folder=SOURCE, seconds=BUILD_SECONDS)
     at.lay_out(f"{SETTINGS}PORTT=3000")
     *steps, start = next_steps(said)
     assert f"editor {ENV_FILE}" in steps
@@ -277,7 +279,7 @@ async def upgrade(at: Console, block: Block, roll: Block) -> None:
     await at.machine.type(UPSTREAM)
     text = block.text.replace("install-service", "install-service --instances 2")
     assert text != block.text
-    await at.machine.type(text, folder=SOURCE, seconds=300)
+    await at.machine.type(text, folder=SOURCE, seconds=BUILD_SECONDS)
     await at.machine.type(roll.text, seconds=90)
     for port in (9090, 9091):
         figures = await at.type(f"curl -sS --fail http://127.0.0.1:{port}/metrics")
