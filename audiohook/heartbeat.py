@@ -43,12 +43,16 @@ class Vitals:
         backlog: Calls that are not in the store yet.
         lanes: Calls that the pump reads.
         passes: Passes of the pump so far.
+        can_record: Whether the disk takes new calls.
+        store_fails: Whether the store does not do what it is asked for.
     """
 
     live: int
     backlog: int
     lanes: int
     passes: int
+    can_record: bool = True
+    store_fails: bool = False
 
 
 class Heartbeat:
@@ -146,6 +150,11 @@ class Heartbeat:
         text = f"{vitals.live} {calls} live, {vitals.backlog} to be stored"
         if self._drained_by is not None:
             text = f"draining: {text}"
+        # Whoever looks at the service in the night looks here first.
+        if not vitals.can_record:
+            text += "; NO NEW CALLS: the disk is full, or refuses"
+        if vitals.store_fails:
+            text += "; the store fails, see the log"
         if self._reload_failed:
             text += "; the last reload failed, see the log"
         return text

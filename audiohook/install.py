@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 UNITS_FOLDER: Final = Path("etc/systemd/system")
 USERS_FOLDER: Final = Path("etc/sysusers.d")
 SYSCTL_FOLDER: Final = Path("etc/sysctl.d")
+# Where sudo and root look, before whoever else has an audiohook.
+COMMAND_PATH: Final = Path("usr/local/sbin/audiohook")
 
 SERVICE: Final = "audiohook.service"
 TEMPLATE: Final = "audiohook@.service"
 SOCKET: Final = "audiohook.socket"
 USERS: Final = "audiohook.conf"
+COMMAND: Final = "audiohook.sh"
 SYSCTL: Final = "audiohook.sysctl.conf"
 
 # What the units say where an installation may differ.
@@ -47,6 +50,7 @@ _HIDDEN: Final = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/t
 # Ports of health and metrics are 9090 to 9099.
 _MOST_INSTANCES: Final = 10
 _MODE: Final = 0o644
+_COMMAND_MODE: Final = 0o755
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +109,45 @@ class Installation:
         units = (TEMPLATE,) if self.instances else (SERVICE, SOCKET)
         found = {UNITS_FOLDER / name: self._render(name) for name in units}
         found[USERS_FOLDER / f"{self.user}.conf"] = self._render(USERS)
+        found[COMMAND_PATH] = self._render(COMMAND)
         if self.instances:
             found[SYSCTL_FOLDER / f"{self.user}.conf"] = self._render(SYSCTL)
         return found
 
-    def next_steps(self) -> list[str]:
-        """Return the commands that are to follow, for a person to type."""
+    def next_steps(self, root: Path = Path("/")) -> list[str]:
+        """Return the commands that are to follow, for a person to type.
+
+        Args:
+            root: Root of the machine, where units of the other kind may lie: they
+                would have the port.
+        """
         settle = []
         if self.instances:
             # Without braces, which not every shell knows.
             units = " ".join(f"audiohook@{n}.service" for n in range(self.instances))
             settle.append(f"sysctl -p /{SYSCTL_FOLDER / self.user}.conf")
+            others = SOCKET
+            make_room = [f"systemctl disable --now {SOCKET} {SERVICE}"]
         else:
             units = f"{SOCKET} {SERVICE}"
+            others = TEMPLATE
+            make_room = [
+                "systemctl stop 'audiohook@*.service'",
+                f"systemctl disable {TEMPLATE}",
+            ]
+        if not (root / UNITS_FOLDER / others).exists():
+            make_room = []
         file = self.env_file
         return [
             f"systemd-sysusers {self.user}.conf",
             f"install -d -m 0750 -g {self.user} {file.parent}",
             f"test -e {file} || install -m 0640 -g {self.user} /dev/null {file}",
             f"editor {file}",
+            # By its path: a root shell of `su` does not look there.
+            f"/{COMMAND_PATH} check",
             *settle,
             "systemctl daemon-reload",
+            *make_room,
             f"systemctl enable --now {units}",
         ]
 
@@ -145,6 +167,7 @@ class Installation:
         yield _STATE, f"/var/lib/{self.state}"
         yield "StateDirectory=audiohook", f"StateDirectory={self.state}"
         yield "%S/audiohook", f"%S/{self.state}"
+        yield "--uid=audiohook --gid=audiohook", f"--uid={self.user} --gid={self.user}"
 
 
 def own_executable() -> Path:
@@ -203,7 +226,7 @@ def write(installation: Installation, root: Path) -> list[Path]:
         path = root / relative
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(path, text)
+            _replace(path, text, _COMMAND_MODE if relative == COMMAND_PATH else _MODE)
         except OSError as error:
             raise ConfigError(
                 f"{path}: cannot be written ({error.strerror}); try again with sudo,"
@@ -213,13 +236,13 @@ def write(installation: Installation, root: Path) -> list[Path]:
     return written
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, text: str, mode: int) -> None:
     """Write a file that is never seen half written."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-            os.fchmod(descriptor, _MODE)
+            os.fchmod(descriptor, mode)
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

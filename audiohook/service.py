@@ -631,6 +631,8 @@ class Service:
             backlog=deliveries.waiting + deliveries.active,
             lanes=pump.lanes,
             passes=pump.passes,
+            can_record=self._spool.can_record,
+            store_fails=self._store_fault() is not None,
         )
 
     def _refusal(self) -> TurnedAway | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import grp
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,7 +84,9 @@ def read_env_file(path: Path, known: Collection[str]) -> EnvFile:
     except FileNotFoundError:
         return EnvFile({}, [])
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}){_mend(path, error)}"
+        ) from error
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
     values: dict[str, str] = {}
@@ -100,6 +105,19 @@ def read_env_file(path: Path, known: Collection[str]) -> EnvFile:
         if meant := resembles(name, known):
             faults.append(f"{name}: is not a setting ({path}); did you mean {meant}?")
     return EnvFile(values, faults)
+
+
+def _mend(path: Path, error: OSError) -> str:
+    """Say what lets this process read a file; nothing if it is no matter of rights."""
+    if not isinstance(error, PermissionError):
+        return ""
+    group = os.getegid()
+    with contextlib.suppress(KeyError):
+        return (
+            "; hand it to the group that this runs as: chgrp"
+            f" {grp.getgrgid(group).gr_name} {path} && chmod 640 {path}"
+        )
+    return f"; let the group {group}, which this runs as, read it"
 
 
 def resembles(name: str, known: Collection[str]) -> str | None:

@@ -10,9 +10,12 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
 from audiohook import __version__
 from audiohook.api.tokens import Tokens, read_tokens_file
+from audiohook.cli.app import app
+from audiohook.errors import ConfigError
 from tests.index.recordings import Shelf
 
 if TYPE_CHECKING:
@@ -43,6 +46,43 @@ def clean_environment() -> dict[str, str]:
         "ADMIN_PORT": "0",
         "COLUMNS": "200",
     }
+
+
+def test_service_that_needs_a_key_makes_up_none(tmp_path: Path) -> None:
+    """Under systemd nobody would know it, and every call would be refused."""
+    absent = tmp_path / "audiohook.env"
+    serve = ("serve", "--require-key", "--port", "0", "--env-file", str(absent))
+    done = run(tmp_path, *serve)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if "API_KEY" in line)
+    assert line.startswith("audiohook: API_KEY: is not set, and neither are")
+    assert line.endswith(f"(there is no {absent})")
+    absent.write_text("PORT=0\n")
+    done = run(tmp_path, *serve)
+    assert done.returncode == 2
+    assert f"(settings are in {absent})" in done.stderr
+
+
+def test_env_file_of_others_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "audiohook.env"
+    file.write_text("PORT=0\n")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(type(file), "open", refuse)
+    found = CliRunner().invoke(app, ["serve", "--env-file", str(file)])
+    assert isinstance(found.exception, ExceptionGroup), found.output
+    (fault,) = found.exception.exceptions
+    assert isinstance(fault, ConfigError)
+    assert re.fullmatch(
+        rf"{file}: cannot be read \(Permission denied\); hand it to the group that this"
+        rf" runs as: chgrp \S+ {file} && chmod 640 {file}",
+        str(fault),
+    )
 
 
 def test_version_and_help(tmp_path: Path) -> None:

@@ -110,6 +110,27 @@ async def test_status_is_told_every_few_seconds(
     ]
 
 
+async def test_status_says_what_somebody_has_to_see_to(
+    body: Body,
+    notifier: FakeNotifier,
+    beating: Heartbeat,
+    autojump_clock: MockClock,
+) -> None:
+    body.vitals = replace(body.vitals, can_record=False, store_fails=True)
+    await trio.sleep(6)
+    body.vitals = replace(body.vitals, can_record=True)
+    await trio.sleep(5)
+    body.vitals = replace(body.vitals, store_fails=False)
+    await trio.sleep(5)
+    told = [text for text in notifier.words() if text.startswith("STATUS=")]
+    quiet, fails = (
+        "STATUS=0 calls live, 0 to be stored",
+        "; the store fails, see the log",
+    )
+    full = "; NO NEW CALLS: the disk is full, or refuses"
+    assert told[1:] == [f"{quiet}{full}{fails}", f"{quiet}{fails}", quiet]
+
+
 async def test_short_watchdog_is_fed_in_time(
     body: Body, autojump_clock: MockClock
 ) -> None:

@@ -14,7 +14,8 @@ from audiohook.cli.app import app
 from audiohook.errors import ConfigError
 from audiohook.index import keeper
 from audiohook.install import Installation
-from audiohook.settings import Settings
+from audiohook.setting_sources import name_of
+from audiohook.settings import Settings, setting_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def test_one_service_gets_its_port_from_a_socket_unit() -> None:
         "etc/systemd/system/audiohook.service",
         "etc/systemd/system/audiohook.socket",
         "etc/sysusers.d/audiohook.conf",
+        "usr/local/sbin/audiohook",
     ]
 
 
@@ -57,6 +59,7 @@ def test_instances_share_a_port_by_themselves() -> None:
     assert [str(path) for path in files] == [
         "etc/systemd/system/audiohook@.service",
         "etc/sysusers.d/audiohook.conf",
+        "usr/local/sbin/audiohook",
         "etc/sysctl.d/audiohook.conf",
     ]
     steps = installation.next_steps()
@@ -88,6 +91,7 @@ def test_everything_that_differs_here_is_put_in() -> None:
         assert "ExecStart=/srv/venv/bin/audiohook serve --env-file /etc/calls.env" in (
             text
         )
+        assert " --require-key\n" in text
         assert "User=calls\nGroup=calls\n" in text
         assert "StateDirectory=tapes\n" in text
         assert "RECORDINGS_DIR=%S/tapes\n" in text
@@ -95,6 +99,62 @@ def test_everything_that_differs_here_is_put_in() -> None:
         if not instances:
             assert "ListenStream=443\n" in text
         assert Path("etc/sysusers.d/calls.conf") in files
+        command = files[install.COMMAND_PATH]
+        assert "--uid=calls --gid=calls" in command
+        assert "--property=StateDirectory=tapes" in command
+        assert "--property=WorkingDirectory=/var/lib/tapes" in command
+        assert "--setenv=RECORDINGS_DIR=/var/lib/tapes" in command
+        assert "--setenv=AUDIOHOOK_ENV_FILE=/etc/calls.env" in command
+        assert '-- /srv/venv/bin/audiohook "$@"' in command
+
+
+def test_command_has_what_the_service_has() -> None:
+    files = Installation(executable=EXECUTABLE).files()
+    service = sections(files[install.UNITS_FOLDER / install.SERVICE])["Service"]
+    command = files[install.COMMAND_PATH]
+    alike = ("LoadCredential=", "StateDirectory", "UMask=", "LimitNOFILE=", "LimitCORE")
+    for line in (line for line in service if line.startswith(alike)):
+        assert f"--property={line} " in command, line
+    assert command.count("LoadCredential=") == sum(
+        line.startswith("LoadCredential=") for line in service
+    )
+
+
+def test_secrets_may_each_be_a_credential() -> None:
+    unit = Installation(executable=EXECUTABLE).files()[
+        install.UNITS_FOLDER / install.SERVICE
+    ]
+    names = {
+        line.partition("=")[2].partition(":")[0]
+        for line in sections(unit)["Service"]
+        if line.startswith("LoadCredential=")
+    }
+    secret = {
+        name_of(attribute, info)
+        for attribute, info in Settings.model_fields.items()
+        if "SecretStr" in str(info.annotation) and "dict" not in str(info.annotation)
+    }
+    assert secret - names == set()
+    assert names - set(setting_names()) == set()
+
+
+def test_units_of_the_other_kind_make_room_for_the_port(tmp_path: Path) -> None:
+    """They would have the port: what is started beside them would end at once."""
+    one = Installation(executable=EXECUTABLE)
+    many = Installation(executable=EXECUTABLE, instances=2)
+    assert not any("disable" in step for step in many.next_steps(tmp_path))
+    assert not any("disable" in step for step in one.next_steps(tmp_path))
+    install.write(one, tmp_path)
+    steps = many.next_steps(tmp_path)
+    leave = steps.index("systemctl disable --now audiohook.socket audiohook.service")
+    assert leave < len(steps) - 1
+    install.write(many, tmp_path)
+    steps = one.next_steps(tmp_path)
+    assert steps[-3:] == [
+        "systemctl stop 'audiohook@*.service'",
+        "systemctl disable audiohook@.service",
+        "systemctl enable --now audiohook.socket audiohook.service",
+    ]
 
 
 def test_both_services_are_hardened_alike() -> None:
@@ -196,7 +256,7 @@ def test_dry_run_shows_every_file_and_writes_none(
     files = Installation(
         executable=own, instances=int(options[1]) if options else 0
     ).files()
-    assert len(files) == 3
+    assert len(files) == 4
     for path, text in files.items():
         assert f"# {root / path}\n{text}" in shown
     assert f"ExecStart={own} serve" in shown
@@ -211,10 +271,12 @@ def test_files_are_written_below_a_root_for_all_to_read(
     files = Installation(executable=own).files()
     for path, text in files.items():
         assert (root / path).read_text() == text
-        assert stat.S_IMODE((root / path).stat().st_mode) == 0o644
+        mode = 0o755 if path == install.COMMAND_PATH else 0o644
+        assert stat.S_IMODE((root / path).stat().st_mode) == mode
         assert f"wrote {root / path}" in shown
     written = [path for path in root.rglob("*") if path.is_file()]
     assert len(written) == len(files)
+    assert "As root on the machine that this is for, type next:" in shown
     for step in Installation(executable=own).next_steps():
         assert f"    {step}\n" in shown
 

@@ -36,7 +36,10 @@ _NOTABLE: Final = 1 * SECONDS
 # Source: adjtimex(2). The structure is smaller than that on all platforms.
 _TIMEX_BYTES: Final = 512
 _TIME_ERROR: Final = 5
-_MEND: Final = "set it by NTP (timedatectl set-ntp true, or chrony)"
+_MEND: Final = (
+    "set it by NTP (apt-get install chrony; or timedatectl set-ntp true, where"
+    " systemd-timesyncd is installed)"
+)
 
 
 @dataclass(frozen=True, slots=True)

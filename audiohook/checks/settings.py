@@ -6,7 +6,6 @@ them all. Here is what can be used, and is likely to be a slip of the pen.
 
 from __future__ import annotations
 
-import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -31,20 +30,20 @@ async def check_settings(
     Yields:
         A verdict on each source that somebody ought to look at.
     """
-    known = setting_names()
+    known = frozenset(setting_names())
     path = expected.env_file
     in_file = read_env_file(path, known).values.keys() & known
-    in_environment = [name for name in known if os.environ.get(name)]
+    in_environment = known & expected.environment
     yield _sources(path, len(in_file), len(in_environment))
-    for name in sorted(os.environ.keys() - known):
+    for name in sorted(expected.environment - known):
         meant = resembles(name, known)
         if meant and not name.startswith("AWS_") and name.isupper():
             yield doubtful(
                 f"{name} in the environment",
                 f"is not a setting and is passed over; did you mean {meant}?",
             )
-    if set(in_file) & set(in_environment):
-        both = ", ".join(sorted(set(in_file) & set(in_environment)))
+    if in_file & in_environment:
+        both = ", ".join(sorted(in_file & in_environment))
         yield good(
             f"{path} and the environment agree on who wins",
             f"the environment does, for {both}",

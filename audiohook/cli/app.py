@@ -36,7 +36,13 @@ app = typer.Typer(
 
 DEFAULT_ENV_FILE = Path(".env")
 EnvFile = Annotated[
-    Path, typer.Option(help="File with settings, one NAME=value a line.")
+    Path,
+    typer.Option(
+        help="File with settings, one NAME=value a line.",
+        envvar="AUDIOHOOK_ENV_FILE",
+        # Where it is read, it is said in one line how to mend that it cannot be.
+        readable=False,
+    ),
 ]
 
 

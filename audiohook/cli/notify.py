@@ -53,8 +53,8 @@ def notify(
 ) -> None:
     """Show notifications that did not arrive, or have them sent after all.
 
-    A service that runs sends them; otherwise this command does. Ends with 1 if some
-    did not arrive, or are not there.
+    A service that runs sends them; otherwise this command does. Ends with 1 if
+    some did not arrive, or are not there.
     """
     if show == resend:
         raise typer.BadParameter("either --list or --resend is needed")

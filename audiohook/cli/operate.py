@@ -20,6 +20,7 @@ from audiohook.checks import (
     approach_of,
     check_from_outside,
     describe_permissions,
+    names_in_environment,
     run_checks,
     tell_config_fault,
 )
@@ -102,6 +103,8 @@ def check(
     Ends with 1 if anything does not work.
     """
     findings = Findings(make_console(), as_json=as_json)
+    # As it was before the log is started, which hands AWS's names of .env to botocore.
+    environment = names_in_environment()
     try:
         chosen = settings.load(env_file=env_file)
     except ConfigError as error:
@@ -120,7 +123,7 @@ def check(
         run_checks,
         chosen,
         findings,
-        expectations=Expectations(name, minutes, env_file),
+        expectations=Expectations(name, minutes, env_file, environment),
         only=only or (),
     )
     sys.exit(trio.run(run))
@@ -154,8 +157,8 @@ def transcribe(
 ) -> None:
     """Have stored recordings transcribed, with a service running or without.
 
-    Ends with 1 if anything has no transcript then; to run it again goes on where it
-    ended, and pays for nothing twice.
+    Ends with 1 if anything has no transcript then; to run it again goes on where
+    it ended, and pays for nothing twice.
     """
     chosen = settings.load(env_file=env_file)
     log = start_log(chosen, quiet=True)
@@ -257,6 +260,7 @@ def install_service(
         install.check_reachable(installation)
     for path in install.write(installation, root):
         typer.echo(f"wrote {path}")
-    typer.echo("\nAs root, type next:\n")
-    for command in installation.next_steps():
+    where = "" if root == Path("/") else " on the machine that this is for"
+    typer.echo(f"\nAs root{where}, type next:\n")
+    for command in installation.next_steps(root):
         typer.echo(f"    {command}")

@@ -32,7 +32,7 @@ from audiohook.cli.app import (
     start_log,
 )
 from audiohook.cli.console import make_console
-from audiohook.errors import AudioHookError
+from audiohook.errors import AudioHookError, ConfigError
 from audiohook.keys import KeyRecord, configured_keys
 from audiohook.metrics import Metrics
 
@@ -58,12 +58,25 @@ def serve(
     recordings_dir: Annotated[
         Path | None, typer.Option(help="Folder; overrides RECORDINGS_DIR.")
     ] = None,
+    require_key: Annotated[
+        bool,
+        typer.Option(
+            "--require-key",
+            help="End with a fault if no API key is set, instead of making one up.",
+        ),
+    ] = False,
     env_file: EnvFile = DEFAULT_ENV_FILE,
 ) -> None:
     """Run the service until SIGTERM, which lets live calls end first."""
     notifier = systemd.Notifier.from_environment()
+
+    def read() -> settings.Settings:
+        return settings.load(
+            env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
+        )
+
     with _end_told(notifier):
-        _serve(notifier, port, host, recordings_dir, env_file)
+        _serve(notifier, read, env_file, require_key=require_key)
 
 
 @contextmanager
@@ -84,18 +97,12 @@ def _end_told(notifier: systemd.Notifier) -> Iterator[None]:
 
 def _serve(
     notifier: systemd.Notifier,
-    port: int | None,
-    host: str | None,
-    recordings_dir: Path | None,
+    read: Callable[[], settings.Settings],
     env_file: Path,
+    *,
+    require_key: bool,
 ) -> None:
     inherited = systemd.inherited_sockets()
-
-    def read() -> settings.Settings:
-        return settings.load(
-            env_file=env_file, port=port, host=host, recordings_dir=recordings_dir
-        )
-
     chosen = read()
     log = start_log(chosen)
     if env_file != DEFAULT_ENV_FILE and not env_file.exists():
@@ -104,6 +111,11 @@ def _serve(
     keys = configured_keys(chosen)
     announce: Callable[[int], None] = _no_announcement
     if not keys and chosen.api_keys_secret is None:
+        if require_key:
+            raise ConfigError(
+                "API_KEY: is not set, and neither are API_KEYS_FILE and API_KEYS_SECRET;"
+                f" nobody could connect ({_place_of(env_file)})"
+            )
         key = secrets.token_urlsafe(_KEY_BYTES)
         keys = {key: KeyRecord()}
         announce = _announcement(key, env_file)
@@ -128,7 +140,7 @@ def _no_announcement(_port: int) -> None:
 def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
     """Returns what tells a person how to make a first call; the key is shown once."""
     # Whoever has started it in the wrong folder is to see why his key is not known.
-    absent = "" if env_file.exists() else f" (there is no {env_file.absolute()})"
+    absent = "" if env_file.exists() else f" ({_place_of(env_file)})"
 
     def announce(port: int) -> None:
         console = make_console(stderr=True)
@@ -142,6 +154,12 @@ def _announcement(key: str, env_file: Path) -> Callable[[int], None]:
         )
 
     return announce
+
+
+def _place_of(env_file: Path) -> str:
+    """Say where settings are looked for, and whether there are any."""
+    path = env_file.absolute()
+    return f"settings are in {path}" if env_file.exists() else f"there is no {path}"
 
 
 def _own_command() -> str:

@@ -320,8 +320,8 @@ def stand_in(
 ) -> None:
     """Run a stand-in for AssemblyAI's API, for tests and demonstrations.
 
-    It fetches the audio and finds who speaks when, but the words are its own. From
-    this machine, GET /stand-in/statistics tells what it has done, and POST
+    It fetches the audio and finds who speaks when, but the words are its own.
+    From this machine, GET /stand-in/statistics tells what it has done, and POST
     /stand-in/faults makes it fail.
     """
     keys = tuple(key or (DEFAULT_KEY,))

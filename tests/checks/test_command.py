@@ -43,6 +43,38 @@ def test_json_is_one_object(tmp_path: Path) -> None:
     assert (verdict["result"], verdict["what"]) == ("fault", "PORT")
 
 
+def test_names_of_the_env_file_are_not_taken_for_the_environments(
+    tmp_path: Path,
+) -> None:
+    """botocore finds AWS's names in our environment, and we have put them there."""
+    (tmp_path / ".env").write_text("AWS_REGION=eu-central-1\n")
+    done = run(tmp_path, "check", "--only", "settings", ADMIN_PORT="")
+    assert "1 from .env, 0 of the environment" in done.stdout
+    assert "who wins" not in done.stdout
+    done = run(
+        tmp_path, "check", "--only=settings", ADMIN_PORT="", AWS_REGION="eu-west-1"
+    )
+    assert "1 from .env, 1 of the environment" in done.stdout
+    assert "the environment does, for AWS_REGION" in done.stdout
+
+
+def test_env_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    """So the command that `install-service` writes has the service's settings."""
+    named = tmp_path / "service.env"
+    named.write_text("PORT=x\n")
+    done = run(tmp_path, "check", AUDIOHOOK_ENV_FILE=str(named))
+    assert done.returncode == 1
+    assert "✗ PORT" in done.stdout
+    named.write_text("PORT=3000\n")
+    done = run(
+        *(tmp_path, "check", "--only=settings"),
+        ADMIN_PORT="",
+        AUDIOHOOK_ENV_FILE=str(named),
+    )
+    assert f"1 from {named}, 0 of the environment" in done.stdout
+    assert "AUDIOHOOK_ENV_FILE" not in done.stdout
+
+
 def test_usage_is_one_line(tmp_path: Path) -> None:
     done = run(tmp_path, "check", "--from-outside", "wss://example.com/")
     assert done.returncode == 2

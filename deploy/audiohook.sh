@@ -1,0 +1,1 @@
+../audiohook/units/audiohook.sh
