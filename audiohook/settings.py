@@ -478,7 +478,7 @@ class Settings(BaseSettings):
     max_calls: int | None = Field(
         None,
         ge=1,
-        le=1_000_000,
+        le=1_000_000_000,
         description="Most calls at a time; no limit by default",
         examples=["1000"],
     )

@@ -106,9 +106,9 @@ def rows() -> Iterator[tuple[str, str, str, str]]:
         }
         for verb, test in asked:
             yield str(block), start, verb, test
-        if not asked:
-            yield str(block), start, "not run", "; ".join(block.reasons())
-            continue
+        if not block.all_commands():
+            for reason in block.reasons():
+                yield str(block), start, "not run", reason
         for command in block.all_commands():
             for reason in block.reasons(command):
                 yield str(block), command, "not run", reason

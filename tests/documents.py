@@ -39,6 +39,7 @@ PROGRAMS = frozenset(
         "grep",
         "install",
         "journalctl",
+        "jq",
         "make",
         "ngrok",
         "openssl",
@@ -53,11 +54,26 @@ PROGRAMS = frozenset(
 OURS = re.compile(r"(\S*/)?audiohook$")
 _ASSIGNMENT = re.compile(r"[A-Z_][A-Z0-9_]*=")
 
-# A page, how a block or a command on it begins, and why nobody runs it here.
+_DOCKER = "needs a running Docker, and a registry to fetch images from"
+# A page, the first words of a block or a command on it, and why nobody runs it here.
 NOT_RUN = {
     ("docs/architecture.md", "Genesys ─wss─▶"): "a drawing",
     ("docs/architecture.md", "foundation"): "a drawing",
     ("docs/load-balancer.md", "ngrok http"): "needs an account at ngrok",
+    ("docs/container.md", "docker build"): _DOCKER,
+    ("docs/container.md", "docker run"): _DOCKER,
+    ("docs/container.md", "docker compose up"): _DOCKER,
+    ("docs/container.md", "docker compose run"): _DOCKER,
+    (
+        "docs/elsewhere.md",
+        "aws sqs start-message-move-task",
+    ): "moto does not know it, and there is no account at Amazon",
+    (
+        "docs/first-hour.md",
+        "sudo apt-get install git",
+    ): "whoever runs tests has installed these",
+    ("bench/README.md", "make bench"): "takes half an hour",
+    ("bench/README.md", "make bench-quick"): "takes minutes; .ci/run ends with it",
 }
 
 
@@ -110,8 +126,13 @@ class Block:
         return [
             reason
             for (page, start), reason in NOT_RUN.items()
-            if page == self.place and text.startswith(start)
+            if page == self.place and begins(text, start)
         ]
+
+
+def begins(text: str, words: str) -> bool:
+    """Tells whether a text begins with these words, to the end of the last one."""
+    return re.match(rf"{re.escape(words)}(\s|$)", text) is not None
 
 
 def _command(line: str) -> str | None:

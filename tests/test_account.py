@@ -1,17 +1,19 @@
-"""Which test runs which code block of the pages, and why some are not run."""
+"""Every code block of the pages has a test that runs it, or a reason why none can."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.account import requests
-from tests.documents import NOT_RUN, ROOT, blocks, find
+from tests.documents import NOT_RUN, ROOT, Block, all_blocks, begins, blocks, find
 
 REQUESTS = requests()
+ASKED = {request.block() for request in REQUESTS}
 
 
-def test_blocks_that_are_asked_for_are_there() -> None:
-    assert [each.block() for each in REQUESTS] != []
+@pytest.mark.parametrize("block", all_blocks(), ids=str)
+def test_block_has_a_test_or_a_reason(block: Block) -> None:
+    assert (block in ASKED) == block.can_be_run
 
 
 def test_blocks_are_asked_for_by_tests() -> None:
@@ -26,7 +28,7 @@ def test_reasons_are_for_what_is_there(key: tuple[str, str]) -> None:
         text
         for block in blocks(ROOT / page)
         for text in (block.all_commands() or [block.text])
-        if text.startswith(start)
+        if begins(text, start)
     ]
     assert len(found) == 1, found
 

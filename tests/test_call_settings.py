@@ -21,6 +21,8 @@ from audiohook.recording.render import Layout
 from audiohook.storage.base import check_key
 from audiohook.storage.layout import beside, in_bucket, split_bucket
 from audiohook.transcription.parameters import Parameters
+from tests.documents import typed
+from tests.house import Recording, house
 from tests.recording.factory import make_opened
 
 if TYPE_CHECKING:
@@ -244,3 +246,28 @@ def test_keys_say_in_which_bucket_they_are() -> None:
     assert split_bucket("calls/x") == (None, "calls/x")
     assert beside(key, "calls/NAME/a.wav") == in_bucket("acme", "calls/NAME/a.wav")
     assert beside("calls/x", "calls/y") == "calls/y"
+
+
+async def test_call_keeps_to_the_custom_config_of_the_page(tmp_path: Path) -> None:
+    page = json.loads(typed("docs/genesys.md", '{"language"').text)
+    async with house(tmp_path, custom_config_allow=ALL) as it:
+        assert (await it.call(duration=2.0, custom_config=page)).ok
+        await it.settle()
+    (folder,) = recordings(tmp_path / "calls" / page["prefix"])
+    facts = Recording(folder).facts
+    for name, value in page.items():
+        # There it is named as all else is there.
+        told = facts["settings"]["keepRaw" if name == "keep_raw" else name]
+        assert told["from"] == Source.CUSTOM_CONFIG
+        if name != "prefix":
+            assert told["value"] == value
+    assert sorted(path.suffix for path in recordings(folder / "audio")) == [
+        ".dat",
+        ".wav",
+    ]
+    (transcript,) = facts["transcripts"]
+    assert transcript["reason"] == "only the recording is wanted, by customConfig"
+
+
+def recordings(folder: Path) -> list[Path]:
+    return list(folder.iterdir())

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from audiohook import __version__
 from audiohook.api.tokens import Tokens, read_tokens_file
-from audiohook.cli.app import app
+from audiohook.cli.app import app, counted
 from audiohook.errors import ConfigError
 from tests.index.recordings import Shelf
 
@@ -30,6 +31,20 @@ def run(
         [sys.executable, "-m", "audiohook", *arguments],
         cwd=folder,
         env={**clean_environment(), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def shell(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Runs a line of shell, in which ``$AUDIOHOOK`` is the command."""
+    command = f"{shlex.quote(sys.executable)} -m audiohook"
+    return subprocess.run(
+        ["sh", "-c", text],
+        cwd=folder,
+        env={**clean_environment(), "AUDIOHOOK": command},
         capture_output=True,
         text=True,
         timeout=60,
@@ -85,6 +100,14 @@ def test_env_file_of_others_is_one_line(
     )
 
 
+def test_one_is_no_plural() -> None:
+    assert [counted(count, "call") for count in (0, 1, 2)] == [
+        "0 calls",
+        "1 call",
+        "2 calls",
+    ]
+
+
 def test_version_and_help(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout == f"audiohook {__version__}\n"
     shown = run(tmp_path, "--help").stdout
@@ -96,6 +119,44 @@ def test_terminal_that_lacks_a_mark_ends_no_command(tmp_path: Path) -> None:
     found = run(tmp_path, "check", PYTHONIOENCODING="ascii")
     assert "Traceback" not in found.stderr
     assert "transcribed" in found.stdout
+
+
+@pytest.mark.parametrize("arguments", ["--help", "demo"])
+def test_output_that_is_full_ends_a_command_in_one_line(
+    tmp_path: Path, arguments: str
+) -> None:
+    found = shell(tmp_path, f"exec $AUDIOHOOK {arguments} > /dev/full")
+    assert found.returncode == 1
+    assert found.stderr == (
+        "audiohook: cannot write (No space left on device): is the disk of the output"
+        " full?\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", ["--help", "demo"])
+def test_output_that_nobody_reads_on_ends_a_command_quietly(
+    tmp_path: Path, arguments: str
+) -> None:
+    found = shell(tmp_path, f"$AUDIOHOOK {arguments} | head -n 1")
+    assert "Traceback" not in found.stderr
+    assert "Exception" not in found.stderr
+
+
+def test_closed_standard_streams_do_not_become_files_of_ours(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import atexit, os, pathlib, sys\n"
+        "from audiohook.__main__ import main\n"
+        "def note():\n"
+        "    links = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]\n"
+        "    pathlib.Path('links').write_text(' '.join(links))\n"
+        "atexit.register(note)\n"
+        "sys.argv = ['audiohook', 'recover']\n"
+        "main()\n"
+    )
+    command = f"exec {shlex.quote(sys.executable)} script.py <&- >&- 2>&-"
+    assert shell(tmp_path, command).returncode == 0
+    assert (tmp_path / "links").read_text() == "/dev/null /dev/null /dev/null"
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,19 @@ def test_nobody_else_may_do_anything(template: dict[str, Any]) -> None:
         assert resource["Properties"]["ManagedPolicyArns"] == ["TranscriberPolicy"]
 
 
+def test_bucket_that_is_there_already_is_left_alone(template: dict[str, Any]) -> None:
+    made = {
+        name
+        for name, each in template["Resources"].items()
+        if each.get("Condition") == "MakesBucket"
+    }
+    assert made == {"Bucket", "BucketPolicy"}
+    # Nothing else that is made needs what is not: all go by the bucket's name.
+    text = TEMPLATE.read_text()
+    assert text.count("!Ref Bucket\n") == 1
+    assert "!GetAtt Bucket" not in text
+
+
 def test_bucket_is_kept_tidy_and_shut(template: dict[str, Any]) -> None:
     bucket = template["Resources"]["Bucket"]
     assert bucket["DeletionPolicy"] == "Retain"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
     from audiohook.settings import Settings
 
+_EXIT_FAILURE = 1
 _EXIT_USAGE = 2
+
+# Of writing to a pipe that nobody reads, or to a disk that is full.
+_NO_OUTPUT = frozenset({errno.EPIPE, errno.ENOSPC})
 
 app = typer.Typer(
     name="audiohook",
@@ -52,16 +57,50 @@ def main() -> None:
         # A mark that the terminal's character set lacks must not end a command.
         sys.stdout.reconfigure(errors="replace")
     try:
-        app()
-    except* AudioHookError as group:
-        for fault in faults(group):
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except (AudioHookError, OSError, BaseExceptionGroup) as error:
+        sys.exit(_say_why(error))
+
+
+def _say_why(error: BaseException) -> int:
+    """Says in one line each what ended a command; what is none of those is raised."""
+    leaves = _leaves(error)
+    if all(isinstance(each, AudioHookError) for each in leaves):
+        for fault in faults(error):
             print(f"audiohook: {fault}", file=sys.stderr)  # noqa: T201
-        sys.exit(_EXIT_USAGE)
+        return _EXIT_USAGE
+    if all(isinstance(each, SystemExit) for each in leaves):
+        # That of rich, from inside a nursery, when nobody reads on: `demo | head`.
+        _let_output_go()
+        return _EXIT_FAILURE
+    (first, *more) = leaves
+    if more or not isinstance(first, OSError) or first.errno not in _NO_OUTPUT:
+        raise error
+    _let_output_go()
+    if first.errno != errno.EPIPE:
+        print(  # noqa: T201
+            f"audiohook: cannot write ({first.strerror}): is the disk of the output"
+            " full?",
+            file=sys.stderr,
+        )
+    return _EXIT_FAILURE
 
 
-def faults(group: BaseExceptionGroup[AudioHookError]) -> list[str]:
+def _let_output_go() -> None:
+    """Sends what is still to be written nowhere, so that the end is quiet.
+
+    Source: Python's documentation of SIGPIPE, in the module signal.
+    """
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - no path of ours
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def faults(error: BaseException) -> list[str]:
     """Returns what each error of a group says to whoever typed the command."""
-    return [_text_of(error) for error in _leaves(group)]
+    return [_text_of(each) for each in _leaves(error)]
 
 
 def _text_of(error: BaseException) -> str:
@@ -74,11 +113,10 @@ def _text_of(error: BaseException) -> str:
     return str(error)
 
 
-def _leaves(group: BaseExceptionGroup[AudioHookError]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for each in error.exceptions for leaf in _leaves(each)]
 
 
 def examples(*lines: str) -> str:
@@ -88,6 +126,16 @@ def examples(*lines: str) -> str:
         *lines: As they are typed.
     """
     return "\n\n".join(["Examples:", *lines])
+
+
+def counted(count: int, thing: str) -> str:
+    """Say how many there are of something, such as ``1 call`` or ``2 calls``.
+
+    Args:
+        count: How many.
+        thing: What one of them is called.
+    """
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _show_version(value: bool) -> None:

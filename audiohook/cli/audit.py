@@ -18,6 +18,7 @@ from audiohook.cli.app import (
     DEFAULT_ENV_FILE,
     EnvFile,
     app,
+    counted,
     day_of,
     examples,
     start_log,
@@ -123,8 +124,8 @@ def _print(report: Report) -> None:
         console.print(f"{each.kind:18} {each.name}  {each.detail}", markup=False)
     index = "" if report.has_index else "; there is no whole index to compare with"
     console.print(
-        f"{report.day}: {report.calls} calls stored ({report.incomplete} cut off),"
-        f" {report.live} live, {len(report.findings)} things missing or wrong;"
-        f" {report.requests} requests to the store{index}",
+        f"{report.day}: {counted(report.calls, 'call')} stored ({report.incomplete} cut off),"
+        f" {report.live} live, {counted(len(report.findings), 'thing')} missing or wrong;"
+        f" {counted(report.requests, 'request')} to the store{index}",
         markup=False,
     )

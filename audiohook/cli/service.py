@@ -27,6 +27,7 @@ from audiohook.cli.app import (
     DEFAULT_ENV_FILE,
     EnvFile,
     app,
+    counted,
     examples,
     faults,
     start_log,
@@ -183,11 +184,13 @@ def recover(*, env_file: EnvFile = DEFAULT_ENV_FILE) -> None:
 
     async def run() -> int:
         found = await recovery.recover(chosen, log=log)
-        typer.echo(f"{found.stored} calls stored, {found.waiting} left in the spool")
+        typer.echo(
+            f"{counted(found.stored, 'call')} stored, {found.waiting} left in the spool"
+        )
         if found.transcribed or found.untranscribed:
             typer.echo(
-                f"{found.transcribed} transcripts stored,"
-                f" {found.untranscribed} calls left that wait for theirs"
+                f"{counted(found.transcribed, 'transcript')} stored,"
+                f" {counted(found.untranscribed, 'call')} left without one"
             )
         return 1 if found.waiting or found.untranscribed else 0
 

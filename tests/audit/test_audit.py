@@ -422,7 +422,7 @@ def test_the_command_tells_of_what_is_missing_and_changes_nothing(
     assert f"missing            {planted.name}  calls/{planted.name}/audio/" in (
         done.stdout
     )
-    assert "1 things missing or wrong" in done.stdout
+    assert " 1 thing missing or wrong" in done.stdout
     (finding,) = json.loads(audited(planted, "--json").stdout)["findings"]
     assert (finding["kind"], finding["name"]) == ("missing", planted.name)
     assert sorted(planted.root.rglob("*")) == before

@@ -243,3 +243,24 @@ async def test_transcripts_come_late_as_the_page_says(
     await shell(site, command)
     assert [p.suffix for p in sorted(second.glob("transcripts/*"))] == FORMS
     assert standin.statistics().billed == 2
+
+
+async def test_key_of_assemblyai_is_tried_as_the_page_shows(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    page = typed("docs/assemblyai.md", "ASSEMBLYAI_API_KEY=")
+    standin = StandIn(keys=(ASSEMBLYAI_KEY,))
+    url = await nursery.start(standin.serve)
+    place = url.partition("://")[2]
+    site = Site(tmp_path, {"RECORDINGS_DIR": "recordings"})
+    (check,) = page.commands()
+    settings = page.text.partition(f"$ {check}")[0]
+    for old, new in {"…": ASSEMBLYAI_KEY, "https://api.eu.assemblyai.com": url}.items():
+        assert old in settings
+        settings = settings.replace(old, new)
+    (site.work / ".env").write_text(settings)
+    # What it says of where data stay is for AssemblyAI alone.
+    sample = below(page)[0].replace(
+        "api.eu.assemblyai.com, whose data stay in the EU", place
+    )
+    assert_printed(sample, await shell(site, check))

@@ -81,7 +81,7 @@ async def test_service_is_reached_by_its_public_name(site: Site) -> None:
         for line in ("become a WebSocket (signed)", "be refused without a signature"):
             assert f"✓ {line}" in asked
         (call,) = typed("docs/first-hour.md", "audiohook call wss:").commands()
-        said = await shell(site, filled_in(call, api_key, secret))
+        said = await shell(site, call)
         assert "the server kept to the protocol" in said
         assert server.lines("call_opened")[-1]["probe"] is False
         await offer(site, typed("docs/security.md", "openssl s_client"))

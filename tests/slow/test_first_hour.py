@@ -20,9 +20,11 @@ from audiohook.simulator.assemblyai import StandIn
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
 from tests.checks.certificates import Authorities
+from tests.documents import shown
 from tests.forked import Outcome, type_all
 from tests.house import KEY
 from tests.mounted import mounted
+from tests.printed import assert_printed
 from tests.seaweed import OWNER, READER
 from tests.slow.bucket import Bucket, aws_settings
 from tests.slow.processes import STORE_SECONDS, Site
@@ -100,6 +102,8 @@ STORES = {
         r"is denied: allow it to this user or role",
     ),
 }
+# Those of docs/s3.md, in its order.
+SHOWN = ("may only read", "wrong secret", "wrong bucket")
 
 
 def check_stores(folder: Path, store: Seaweed, bucket: str) -> dict[str, Outcome]:
@@ -132,6 +136,10 @@ def test_check_says_what_is_wrong_with_a_real_store(
         assert len(outcome.lines) == 2, (name, outcome)
         assert OWNER[1] not in outcome.out
         assert "hush" not in outcome.out
+    page = shown("docs/s3.md", "✗ write an object").text.split("\n\n")
+    for name, sample in zip(SHOWN, page, strict=True):
+        sample = sample.replace("bucket recordings", f"bucket {bucket.name}")
+        assert_printed(sample, outcomes[name].out)
 
 
 # AssemblyAI.

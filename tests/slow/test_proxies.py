@@ -124,7 +124,7 @@ async def standing(proxy: Proxy, command: Sequence[str | Path]) -> AsyncIterator
         ("nginx", typed("docs/load-balancer.md", "map ")),
         ("caddy", typed("docs/load-balancer.md", "audiohook.example.com {")),
     ],
-    ids=str,
+    ids=["nginx", "caddy"],
 )
 async def test_signed_calls_pass_a_proxy_of_the_page(
     kind: str, page: Block, tmp_path: Path
