@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import uuid
 from typing import TYPE_CHECKING
@@ -96,3 +98,46 @@ def test_journal_of_monstrous_size_is_not_read(tmp_path: Path) -> None:
     assert [name for name, _ in findings.aside] == [folder.name]
     assert not findings.calls
     assert not findings.unreachable
+
+
+def test_call_that_another_process_holds_is_left(tmp_path: Path, spool_fd: int) -> None:
+    (session,) = leave(tmp_path, 1)
+    with (tmp_path / session / disk.JOURNAL).open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        findings = leftovers.find(spool_fd, (), 10, 10, {})
+        assert taken(findings) == set()
+        assert (findings.aside, findings.unreachable) == ([], [])
+    assert taken(leftovers.find(spool_fd, (), 10, 10, {})) == {session}
+
+
+def test_call_without_its_audio_is_put_aside(tmp_path: Path, spool_fd: int) -> None:
+    (session,) = leave(tmp_path, 1)
+    (tmp_path / session / disk.AUDIO).unlink()
+    findings = leftovers.find(spool_fd, (), 10, 10, {})
+    assert taken(findings) == set()
+    assert findings.aside == [(session, "the audio is missing")]
+    assert not (tmp_path / session).exists()
+    assert list((tmp_path / leftovers.ASIDE).glob(f"*/{disk.JOURNAL}"))
+
+
+@pytest.mark.parametrize(("number", "looks"), [(errno.EMFILE, 1), (errno.EIO, 3)])
+def test_process_that_is_out_of_files_looks_no_further(
+    tmp_path: Path,
+    spool_fd: int,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    looks: int,
+) -> None:
+    sessions = leave(tmp_path, 3)
+    looked_at: list[str] = []
+
+    def look(_spool_fd: int, name: str) -> None:
+        looked_at.append(name)
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(leftovers, "_look", look)
+        findings = leftovers.find(spool_fd, (), 10, 10, {})
+    assert len(looked_at) == looks
+    assert [name for name, _ in findings.unreachable] == looked_at
+    assert taken(leftovers.find(spool_fd, (), 10, 10, {})) == sessions

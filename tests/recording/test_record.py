@@ -27,6 +27,7 @@ from audiohook.recording.journal import (
 )
 from audiohook.recording.record import CallRecord, OpenUpload, replay
 from audiohook.recording.render import Gaps, Layout
+from audiohook.recording.transcripts import TranscriptSubmitted
 from audiohook.recording.wav import Encoding
 from tests.recording.factory import make_closed, make_opened
 from tests.recording.facts import (
@@ -236,6 +237,13 @@ def test_uploads_are_known_until_they_are_objects_or_given_up() -> None:
     record.apply(UploadDropped("a"))
     record.apply(first)
     assert record.uploads == {}
+
+
+def test_facts_of_a_job_that_was_not_planned_count_for_nothing() -> None:
+    record = CallRecord(make_opened())
+    record.apply(TranscriptSubmitted("a", "t1"))
+    assert record.jobs == {}
+    assert not record.done
 
 
 def test_parts_of_an_upload_do_not_count_for_the_next() -> None:

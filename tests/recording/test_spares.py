@@ -285,6 +285,12 @@ async def test_the_disk_is_left_alone_for_longer_beside_live_calls(
         assert await spool._make_some_ahead(1) == 0
         (call,) = await _created(spool, 1)
         assert await spool._make_some_ahead(1) > 0
+        # Nor is it touched at all while a call waits for it.
+        spool._waiting_calls += 1
+        left = spool._spares_left
+        pause = await spool._make_some_ahead(1)
+        assert (pause, spool._spares_left) == (spool_module._AHEAD_LEAST_PAUSE, left)
+        spool._waiting_calls -= 1
         await store(spool, call)
         assert await spool._make_some_ahead(1) == 0
 

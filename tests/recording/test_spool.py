@@ -347,3 +347,40 @@ async def test_remove_that_fails_gives_the_call_up(tmp_path: Path) -> None:
             await spool.remove(call)
         assert call.audio_fd == -1
         assert entries(call.folder) == {"foreign"}
+
+
+async def test_more_at_once_than_fit_into_a_group_come_to_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("audiohook.recording.spool._CREATED_AT_ONCE", 2)
+    monkeypatch.setattr("audiohook.recording.spool._REMOVED_AT_ONCE", 2)
+    calls: list[SpooledCall] = []
+    async with running(tmp_path) as spool:
+
+        async def create() -> None:
+            calls.append(await spool.create(make_opened()))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(create)
+        assert entries(tmp_path) == {call.folder.name for call in calls}
+        for call in calls:
+            await spool.seal(call, make_closed(0))
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                nursery.start_soon(spool.remove, call)
+        assert entries(tmp_path) == set()
+
+
+async def test_folder_that_cannot_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with running(tmp_path) as spool:
+        monkeypatch.setattr("audiohook.recording.leftovers.find", refuse)
+        with pytest.raises(SpoolError, match="cannot be listed"):
+            await spool.adopt()
+        monkeypatch.undo()
+        assert await spool.adopt() == []
