@@ -98,7 +98,9 @@ def by_audioop(source: Path, target: Path) -> None:
         try:
             import audioop
         except ImportError as error:
-            raise MissingError("audioop left Python with 3.13") from error
+            raise MissingError(
+                "audioop left Python with 3.13: pip install audioop-lts"
+            ) from error
     _by_decoder(lambda data: audioop.ulaw2lin(data, 2), source, target)
 
 

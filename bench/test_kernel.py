@@ -74,7 +74,8 @@ class Audioop:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self.module: AudioopModule = pytest.importorskip(
-                "audioop", reason="audioop left Python with 3.13"
+                "audioop",
+                reason="audioop left Python with 3.13: pip install audioop-lts",
             )
 
     def decode(self, src: bytes) -> bytes:
