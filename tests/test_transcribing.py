@@ -373,16 +373,33 @@ async def test_lines_of_the_page_are_those_of_the_log(
 ) -> None:
     page = [read_shown(each) for each in shown("docs/assemblyai.md", '{"error"').lines]
     standin = StandIn(keys=(KEY,))
-    async with transcribing(tmp_path, standin) as it:
+    place = f"127.0.0.1:{free_port()}"
+    flags: dict[str, Any] = {
+        "assemblyai_api_key": KEY,
+        "assemblyai_base_url": f"http://{place}",
+    }
+
+    async def attend(
+        until: trio.CancelScope, task_status: trio.TaskStatus[str]
+    ) -> None:
+        with until:
+            port = int(place.partition(":")[2])
+            await standin.serve(port=port, task_status=task_status)
+
+    async with house(tmp_path, **flags) as it, trio.open_nursery() as nursery:
+        await nursery.start(attend, first := trio.CancelScope())
         retire_model(standin)
         await it.call(duration=3.0)
         await wait_parked(it)
         standin.faults.retired.clear()
-        # It takes some failures in a row for the service to be at fault.
-        standin.faults.script(Endpoint.GET, *[Fault.RESET] * 4)
-        await it.call(duration=3.0)
         await settle(it)
-        place = standin.base_url.partition("://")[2]
+        # Nobody is there for a while.
+        first.cancel()
+        await it.call(duration=3.0)
+        await wait_until(lambda: events(lines)["transcription_fails"] == 1)
+        await nursery.start(attend, second := trio.CancelScope())
+        await settle(it)
+        second.cancel()
     for shown_line in page:
         (real, *_) = (each for each in lines if each["event"] == shown_line["event"])
         line = {**real, "level": real["log_level"]}
