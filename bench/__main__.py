@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import calls, files, functions, growth, stores, storms
-from bench.measure import FailedError, find_cores
 from bench.peers import PROJECT, SERVERS
 from bench.peers.install import FOLDER as BUILT
 from bench.peers.install import NO_APT
 from bench.plan import FULL, OTHERS, QUICK, Bench
+from bench.processes import FailedError, find_cores
 from bench.report import show, write_charts, write_readme
 from bench.results import FOLDER, Results
 

@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING
 
 from audiohook.protocol.signature import sign
 from audiohook.simulator.load.framing import FrameReader
-from bench.measure import FailedError, allow_many_files, find_cores, running, sample
 from bench.peers import OURS, PROJECT
+from bench.processes import FailedError, allow_many_files, find_cores, running
+from bench.samples import sample
 from tests.house import ORGANIZATION, upgrade_request
 from tests.reference_frames import BINARY, CLOSE, TEXT
 from tests.slow.peer import message

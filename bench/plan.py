@@ -6,15 +6,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.measure import MARGIN, SETTLE, Case, FailedError, measure
+from bench.measure import MARGIN, SETTLE, Case, measure
 from bench.peers import FLOOR, OURS, SERVERS
 from bench.peers.install import MissingError
+from bench.processes import FailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.measure import Cores, Record
+    from bench.measure import Record
+    from bench.processes import Cores
     from bench.results import Results
 
 SECONDS = 1.0

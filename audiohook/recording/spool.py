@@ -37,6 +37,7 @@ from audiohook.recording.groups import (
 )
 from audiohook.recording.journal import ClosedFact, utc_text
 from audiohook.recording.record import CallRecord
+from audiohook.recording.spares import Demand, Spares
 from audiohook.recording.spooled import SpooledCall
 
 if TYPE_CHECKING:
@@ -71,17 +72,6 @@ _REMOVED_AT_ONCE: Final = 64
 # Calls that are created before those who wait for them are told. A slow disk takes half
 # a second for so many.
 _CREATED_AT_ONCE: Final = 256
-# Folders are made ahead so many at a time, and after each lot the disk is left alone
-# for so many times as long as that took, and so long at least. From none to a
-# thousand, a disk that makes one in 0.1 ms has it done in two seconds, and one that
-# takes 2 ms in ten. Beside live calls it is a hundredth of a core: the folders of these
-# come back when they end.
-_AHEAD_AT_ONCE: Final = 32
-_AHEAD_PAUSES: Final = 4
-_AHEAD_PAUSES_BESIDE: Final = 99
-_AHEAD_LEAST_PAUSE: Final = 0.05
-# When a disk that did not make any is asked again.
-_AHEAD_RETRY: Final = 10.0
 
 _STOPPED: Final = "the spool is not running"
 
@@ -139,12 +129,7 @@ class Spool:
         self._journals: Journals | None = None
         # Whether this disk forgets locks whose files are closed.
         self._keep_files = False
-        self._spares_limit = spares
-        self._spares: list[disk.Spare] = []
-        # Beside these, how many the group that is at work has; and whether there may
-        # be too few.
-        self._lent_spares = 0
-        self._few_spares = trio.Event()
+        self._spares = Spares(spares)
         self._calls: dict[str, SpooledCall] = {}
         self._live: dict[str, SpooledCall] = {}
         # Each lane is one task that waits for one thread at a time.
@@ -238,7 +223,13 @@ class Spool:
                 nursery.start_soon(self._sync_groups, syncers[0])
                 nursery.start_soon(self._sync_live_calls, syncers[1])
                 if not self._keep_files:
-                    nursery.start_soon(self._make_ahead, min(ahead, self._spares_limit))
+                    nursery.start_soon(
+                        self._spares.make_ahead,
+                        ahead,
+                        self._spool_fd,
+                        self._demand,
+                        self._errands,
+                    )
                 task_status.started()
         finally:
             self._running = False
@@ -357,7 +348,7 @@ class Spool:
         try:
             async with self._looking:
                 self._check_running()
-                held = {*self._calls, *(spare.name for spare in self._spares)}
+                held = {*self._calls, *self._spares.names}
                 look = functools.partial(
                     leftovers.find,
                     self._spool_fd,
@@ -371,7 +362,7 @@ class Spool:
                 findings = await trio.to_thread.run_sync(look, limiter=self._errands)
         except OSError as exc:
             raise spool_error(f"{self._folder} cannot be listed", exc) from exc
-        self._keep_spares(findings.spares)
+        self._spares.keep(findings.spares)
         for name, reason in findings.aside:
             self._log.warning("spool_set_aside", entry=name, reason=reason)
         for name, reason in findings.unreachable:
@@ -508,19 +499,14 @@ class Spool:
 
     @property
     def _spares_wanted(self) -> int:
-        if self._keep_files:
-            return 0
-        return max(0, self._spares_limit - self._spares_left)
+        return 0 if self._keep_files else self._spares.wanted
 
-    @property
-    def _spares_left(self) -> int:
-        return len(self._spares) + self._lent_spares
-
-    def _keep_spares(self, spares: Iterable[disk.Spare]) -> None:
-        self._spares += spares
-        # Several may have been at it; whoever looks for leftovers has the rest.
-        while len(self._spares) > self._spares_limit:
-            self._spares.pop().lock.close()
+    def _demand(self) -> Demand:
+        if self._refusal is not None or self._free_bytes < self._low_water_bytes:
+            return Demand.NO_ROOM
+        if self._waiting_calls:
+            return Demand.WAITING
+        return Demand.LIVE if self._live else Demand.NOTHING
 
     def _forget_live(self, call: SpooledCall) -> None:
         self._live.pop(call.folder.name, None)
@@ -574,14 +560,12 @@ class Spool:
         spares_wanted = self._spares_wanted
         creations = self._creations[:_CREATED_AT_ONCE]
         del self._creations[:_CREATED_AT_ONCE]
-        spares, self._spares = self._spares, []
-        self._lent_spares = len(spares)
         assert self._journals is not None
         group = Group(
             spool_fd=self._spool_fd,
             journals=self._journals,
             keep_files=self._keep_files,
-            spares=spares,
+            spares=self._spares.lend(),
             spares_wanted=spares_wanted,
             low_water_bytes=self._low_water_bytes,
             refusal=self._refusal,
@@ -606,10 +590,7 @@ class Spool:
         self._refusal = group.refusal
         self._free_bytes = group.free_bytes
         self._measured_at = trio.current_time()
-        self._lent_spares = 0
-        self._keep_spares(group.spares)
-        if group.creations:
-            self._few_spares.set()
+        self._spares.take_back(group.spares, used=bool(group.creations))
         self._settle_lines(group.lines)
         for creation in group.creations:
             self._settle_creation(creation)
@@ -667,44 +648,6 @@ class Spool:
         creation.call = call
         creation.settle()
 
-    async def _make_ahead(self, wanted: int) -> None:
-        """Keep so many empty folders, whenever nobody waits for the disk.
-
-        A file system that was busy deleting makes a folder in milliseconds, and then
-        calls that come at once would wait for longer than their peers do.
-        """
-        while True:
-            while (missing := wanted - self._spares_left) > 0:
-                pause = await self._make_some_ahead(missing)
-                if self._spares_left < wanted:
-                    await trio.sleep(pause)
-            # Those of calls that end come back by themselves.
-            while 2 * self._spares_left >= wanted:
-                self._few_spares = trio.Event()
-                await self._few_spares.wait()
-
-    async def _make_some_ahead(self, missing: int) -> float:
-        """Make some folders; return how long to leave the disk alone."""
-        short = self._free_bytes < self._low_water_bytes
-        if self._refusal is not None or short:
-            return _AHEAD_RETRY
-        if self._waiting_calls:
-            return _AHEAD_LEAST_PAUSE
-        began = trio.current_time()
-        made, failure = await trio.to_thread.run_sync(
-            disk.make_spares,
-            self._spool_fd,
-            min(missing, _AHEAD_AT_ONCE),
-            limiter=self._errands,
-        )
-        self._keep_spares(made)
-        if failure is not None:
-            # It shows again where a call is to be created.
-            return _AHEAD_RETRY
-        took = trio.current_time() - began
-        pauses = _AHEAD_PAUSES_BESIDE if self._live else _AHEAD_PAUSES
-        return max(_AHEAD_LEAST_PAUSE, pauses * took)
-
     # The removing lane
 
     async def _remove_groups(self) -> None:
@@ -728,7 +671,7 @@ class Spool:
     def _settle_removal(self, removal: Removal) -> None:
         call, failure = removal.call, removal.failure
         if removal.spare is not None:
-            self._keep_spares([removal.spare])
+            self._spares.keep([removal.spare])
         error = None
         if failure is not None:
             error = spool_error(f"{call.folder} cannot be removed", failure)
@@ -816,9 +759,7 @@ class Spool:
             await self._errands.acquire_on_behalf_of(object())
         for syncer in syncers:
             syncer.close()
-        for spare in self._spares:
-            spare.lock.close()
-        self._spares = []
+        self._spares.close()
         assert self._journals is not None
         self._journals.close()
         os.close(self._spool_fd)

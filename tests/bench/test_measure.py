@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.measure import (
-    Case,
-    Moment,
-    Running,
-    Sample,
-    _window_figures,
-    faults_of,
-    sample,
-    seconds_spread,
-    stored_after,
-)
+from bench.measure import Case, _window_figures, faults_of, seconds_spread, stored_after
 from bench.peers import OURS
+from bench.processes import Running
+from bench.samples import Moment, Sample, sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,7 +180,7 @@ def test_process_is_looked_at() -> None:
 @pytest.mark.slow
 def test_nothing_outlives_a_bench_that_is_killed() -> None:
     code = (
-        "import sys; from bench.measure import start;"
+        "import sys; from bench.processes import start;"
         "process = start(['sleep', '600'], min(__import__('os').sched_getaffinity(0)));"
         "print(process.pid, flush=True); process.wait()"
     )

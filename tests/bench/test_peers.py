@@ -14,15 +14,15 @@ import pytest
 from audiohook.simulator.load.framing import Opcode, masked_frame
 from audiohook.simulator.load.shelf import open_shelf, recordings
 from audiohook.simulator.load.verify import verify
-from bench.measure import running
 from bench.peers import PLAIN
+from bench.processes import running
 from tests.simulator.load.runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.measure import Running
+    from bench.processes import Running
 
 # The others are compiled or fetched by `make bench`, and checked in the same run.
 

@@ -18,7 +18,7 @@ import trio.testing
 from audiohook.errors import SpoolError
 from audiohook.protocol.timeline import GapKind
 from audiohook.recording import _files, disk, leftovers
-from audiohook.recording import spool as spool_module
+from audiohook.recording import spares as spares_module
 from audiohook.recording._files import Journals, Lock
 from audiohook.recording.journal import (
     Delivered,
@@ -253,11 +253,18 @@ def age(folder: Path) -> None:
 # Made ahead
 
 
+async def _make_one(spool: Spool) -> float:
+    """Has a folder made ahead; for how long the disk is to be left alone then."""
+    return await spool._spares.make_some(
+        1, spool._spool_fd, spool._demand(), spool._errands
+    )
+
+
 async def test_folders_are_made_ahead_and_again_when_half_are_left(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, spares=100, ahead=40) as spool:
-        await wait_until(lambda: spool._spares_left == 40)
+        await wait_until(lambda: spool._spares.left == 40)
         for spare in spares_of(tmp_path):
             assert contents(spare) == {disk.JOURNAL: b"", disk.AUDIO: b""}
             assert is_locked(spare)
@@ -279,20 +286,20 @@ async def test_folders_are_made_ahead_and_again_when_half_are_left(
 async def test_the_disk_is_left_alone_for_longer_beside_live_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "_AHEAD_LEAST_PAUSE", 0.0)
-    monkeypatch.setattr(spool_module, "_AHEAD_PAUSES", 0)
+    monkeypatch.setattr(spares_module, "_LEAST_PAUSE", 0.0)
+    monkeypatch.setattr(spares_module, "_PAUSES", 0)
     async with running(tmp_path, spares=100) as spool:
-        assert await spool._make_some_ahead(1) == 0
+        assert await _make_one(spool) == 0
         (call,) = await _created(spool, 1)
-        assert await spool._make_some_ahead(1) > 0
+        assert await _make_one(spool) > 0
         # Nor is it touched at all while a call waits for it.
         spool._waiting_calls += 1
-        left = spool._spares_left
-        pause = await spool._make_some_ahead(1)
-        assert (pause, spool._spares_left) == (spool_module._AHEAD_LEAST_PAUSE, left)
+        left = spool._spares.left
+        pause = await _make_one(spool)
+        assert (pause, spool._spares.left) == (spares_module._LEAST_PAUSE, left)
         spool._waiting_calls -= 1
         await store(spool, call)
-        assert await spool._make_some_ahead(1) == 0
+        assert await _make_one(spool) == 0
 
 
 async def test_no_more_folders_are_made_ahead_than_are_kept(tmp_path: Path) -> None:
@@ -315,14 +322,14 @@ async def test_disk_without_room_is_not_filled_with_folders(tmp_path: Path) -> N
     async with running(tmp_path, spares=4, ahead=4, low_water_bytes=2**60) as spool:
         await _quiet(spool)
         assert entries(tmp_path) == set()
-        assert await spool._make_some_ahead(1) == spool_module._AHEAD_RETRY
+        assert await _make_one(spool) == spares_module._RETRY
         assert entries(tmp_path) == set()
 
 
 async def test_folders_ahead_are_tried_again_once_the_disk_makes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module, "_AHEAD_RETRY", 0.01)
+    monkeypatch.setattr(spares_module, "_RETRY", 0.01)
     make, refusals = disk.make_spares, [2]
 
     def refuse_at_first(

@@ -16,7 +16,7 @@ import trustme
 from audiohook.protocol.timeline import SAMPLE_RATE_HZ
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
-from bench.measure import sample
+from bench.samples import sample
 from tests.house import KEY, Recording, house
 from tests.slow.hostile_shapes import KINDS
 from tests.slow.peer import Peer, Target

@@ -22,7 +22,7 @@ from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
 from audiohook.transcription.job import Request
 from audiohook.transcription.pace import REQUESTS_A_MINUTE, Pace
-from bench.measure import sample
+from bench.samples import sample
 from tests.house import KEY
 from tests.slow.processes import Site, tell
 from tests.transcription.office import MINUTES, Call, Office, scheduling

@@ -13,7 +13,7 @@ from audiohook.simulator.client import place_call
 from audiohook.simulator.load.shelf import open_shelf
 from audiohook.simulator.load.verify import verify
 from audiohook.simulator.options import CallOptions
-from bench.measure import sample
+from bench.samples import sample
 from tests.faultproxy import (
     INTERNAL_ERROR,
     SLOW_DOWN,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from bench.measure import sample
+from bench.samples import sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
