@@ -167,12 +167,15 @@ class Console:
             call.typed = await self.try_to(command)
         return call.typed
 
-    async def wait_spooled(self, audio_bytes: int) -> None:
-        """Waits until so much of the call that lives is on the disk."""
+    async def wait_spooled(self, call: Call, audio_bytes: int) -> None:
+        """Waits until so much of a call's audio is on the disk."""
 
         async def is_there() -> bool:
-            spooled = self.store.glob(".spool/[!.]*/*")
-            return sum(each.stat().st_size for each in spooled) >= audio_bytes
+            for journal in self.store.glob(".spool/[!.]*/journal.jsonl"):
+                if call.conversation in journal.read_text():
+                    audio = journal.with_name("audio.ulaw")
+                    return audio.stat().st_size >= audio_bytes
+            return False
 
         await self.wait(is_there)
 

@@ -284,26 +284,27 @@ async def ends_after_the_upgrade(peer: Peer) -> None:
 
 
 # RFC 6455 section 4.1: a client has to wait for the answer. What comes before it is
-# not heard.
+# heard after it.
 
 
-@kind("calls timeout_open")
+@kind("calls bad_frames", "violation")
 async def asks_twice_at_once(peer: Peer) -> None:
     await peer.connect()
     await peer.send(peer.request() * 2)
     await peer.hear_upgraded()
-    await peer.hear_end()
-    peer.took(OPEN_SECONDS)
+    # A letter is a frame with reserved bits.
+    await peer.hear_failure(PROTOCOL_ERROR)
 
 
-@kind("calls timeout_open")
+@kind("calls ended", recordings=(1,), complete=True)
 async def opens_before_the_answer(peer: Peer) -> None:
     await peer.connect()
     opening = peer.text("open", parameters=peer.open_parameters())
     await peer.send(peer.request() + opening)
     await peer.hear_upgraded()
-    await peer.hear_end()
-    peer.took(OPEN_SECONDS)
+    await peer.hear_opened()
+    await peer.play()
+    await peer.leave()
 
 
 @kind("calls ended", "violation")

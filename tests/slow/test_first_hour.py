@@ -138,7 +138,7 @@ def test_check_says_what_is_wrong_with_a_real_store(
         assert "hush" not in outcome.out
     page = shown("docs/s3.md", "✗ write an object").text.split("\n\n")
     for name, sample in zip(SHOWN, page, strict=True):
-        sample = sample.replace("bucket recordings", f"bucket {bucket.name}")
+        sample = sample.replace("bucket my-recordings", f"bucket {bucket.name}")
         assert_printed(sample, outcomes[name].out)
 
 

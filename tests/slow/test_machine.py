@@ -219,7 +219,7 @@ async def die_and_hang(at: Console) -> None:
 
         async with trio.open_nursery() as nursery:
             await nursery.start(at.place, cut)
-            await at.wait_spooled(SOME_BYTES)
+            await at.wait_spooled(cut, SOME_BYTES)
             await at.type(f"kill -{fault} {pid}")
             await at.wait(is_another)
         await at.check_cut(cut)
@@ -231,7 +231,7 @@ async def recover_by_hand(at: Console, block: Block) -> None:
     cut = at.new_call(LIVE_SECONDS, KEY)
     async with trio.open_nursery() as nursery:
         await nursery.start(at.place, cut)
-        await at.wait_spooled(SOME_BYTES)
+        await at.wait_spooled(cut, SOME_BYTES)
         await at.type("systemctl kill --signal KILL audiohook")
         said = await at.machine.type(block.text)
     assert "0 left in the spool" in said
