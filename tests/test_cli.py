@@ -142,6 +142,24 @@ def test_output_that_nobody_reads_on_ends_a_command_quietly(
     assert "Exception" not in found.stderr
 
 
+@pytest.mark.parametrize("errno", ["EPIPE", "ENOSPC"])
+def test_what_is_no_fault_of_the_output_is_not_hidden(
+    tmp_path: Path, errno: str
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import errno\n"
+        "from audiohook.cli import main\n"
+        "def fail():\n"
+        f"    raise OSError(errno.{errno}, 'a connection of ours')\n"
+        "main.__globals__['app'] = fail\n"
+        "main()\n"
+    )
+    found = shell(tmp_path, f"exec {shlex.quote(sys.executable)} script.py")
+    assert found.returncode == 1
+    assert found.stderr.rstrip().endswith("a connection of ours")
+
+
 def test_closed_standard_streams_do_not_become_files_of_ours(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

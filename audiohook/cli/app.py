@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import os
+import select
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +80,9 @@ def _say_why(error: BaseException) -> int:
     (first, *more) = leaves
     if more or not isinstance(first, OSError) or first.errno not in _NO_OUTPUT:
         raise error
+    # Else it is about a file or a connection of the command's.
+    if not _is_output_gone():
+        raise error
     _let_output_go()
     if first.errno != errno.EPIPE:
         print(  # noqa: T201
@@ -87,6 +91,21 @@ def _say_why(error: BaseException) -> int:
             file=sys.stderr,
         )
     return _EXIT_FAILURE
+
+
+def _is_output_gone() -> bool:
+    """Tells whether what a command prints, or logs, cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            return True
+        # Of a pipe that nobody reads this tells though nothing is left to be written.
+        watch = select.poll()
+        watch.register(stream.fileno(), 0)
+        if watch.poll(0):
+            return True
+    return False
 
 
 def _let_output_go() -> None:
