@@ -372,6 +372,22 @@ def test_spare_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
         os.close(spool_fd)
 
 
+def test_folders_beyond_the_limit_are_given_up(tmp_path: Path) -> None:
+    spool_fd = disk.open_spool(tmp_path)
+    try:
+        made, failure = disk.make_spares(spool_fd, 3)
+        assert failure is None
+        spares = spares_module.Spares(2)
+        spares.keep(made)
+        assert (spares.left, spares.wanted) == (2, 0)
+        assert set(spares.names) < entries(tmp_path)
+        assert sum(map(is_locked, spares_of(tmp_path))) == 2
+        spares.close()
+        assert not any(map(is_locked, spares_of(tmp_path)))
+    finally:
+        os.close(spool_fd)
+
+
 # Killed between any two steps
 
 
