@@ -267,7 +267,9 @@ class Ledger:
         """
         with guarded(self._folder):
             whole = self._hash(_name(conversation, None))
-        if whole not in self.pending():
+        # One of which nothing was found any more would only look again in a while.
+        under_way = self.look(whole)
+        if under_way is None or under_way.verified is not None:
             whole = self.order(
                 Ordered(conversation, session, at, by="audiohook", end=False)
             )

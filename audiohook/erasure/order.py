@@ -245,6 +245,11 @@ class OrderRecord:
         return Wanted(self.ordered.conversation, self.ordered.session, self.ordered.at)
 
     @property
+    def leads(self) -> frozenset[Named | str | Asked]:
+        """All that has to be looked for elsewhere."""
+        return frozenset({*self.named, *self.transcripts, *self.asked})
+
+    @property
     def counts(self) -> Counts:
         """What there was of it."""
         kinds = [each.kind for each in self.listed]

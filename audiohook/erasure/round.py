@@ -110,8 +110,10 @@ class Rounds:
             OutboxError: What keeps notifications did not do as asked.
             ErasureError: The spool's disk refused.
         """
-        await self._blocking(work.refresh)
         await self._clear_local(work)
+        # Whoever else removes a call writes down first what is known of it, so all
+        # of that is in the order by now, and may not have been when it was taken.
+        await self._blocking(work.refresh)
         doubtful = await self._find(work)
         # Where it is listed, what was asked for may be found late.
         running = await self._forget_transcripts(work)
@@ -226,10 +228,12 @@ class Rounds:
             there = await self._traces(named).below(named.folder)
             if there:
                 raise WaitError("there is something in the store again")
-        before = work.record.ordered
+        before = work.record
         await self._blocking(work.refresh)
-        if work.record.ordered != before:
+        if work.record.ordered != before.ordered:
             raise WaitError("it was asked for once more")
+        if work.record.leads != before.leads:
+            raise WaitError("more of it has turned up")
 
     def _traces(self, named: Named) -> Traces:
         place = self._search.place(named.place)
