@@ -23,6 +23,7 @@ import json
 import os
 import re
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -386,8 +387,9 @@ class Ledger:
 
     def _refresh(self) -> None:
         """Read orders and records again, if any of them has changed."""
+        mark = _mark(self._orders)
         pending = self.pending()
-        seen = (pending, _mark(self._records))
+        seen = (mark, pending, _mark(self._records))
         if seen == self._seen:
             return
         erased: dict[str, float] = {}
@@ -415,6 +417,9 @@ class Ledger:
         path = self._orders / self._hash(_whole(OrderRecord(ordered).wanted))
         if path.exists():
             _append_to(path, [ordered])
+            # For those who know what was asked for before, see `_refresh`.
+            now = time.time_ns()
+            os.utime(self._orders, ns=(now, now))
         elif len(list(self._orders.iterdir())) >= MOST_ORDERS:
             raise ErasureError("too many erasures are under way", busy=True)
         else:

@@ -91,3 +91,13 @@ def test_nobody_removes_one_to_which_something_is_added(
     ledger.order(ordered(2.0))
     assert ledger.reopen(MINE, SESSION, utc_text(2.0), [JOB]) == reference
     assert tried == [reference] * 3
+
+
+def test_what_began_before_it_was_wanted_again_is_known_to_be_erased(
+    ledger: Ledger, reference: str
+) -> None:
+    began = utc_text(2.0)
+    assert ledger.is_erased(MINE, SESSION, utc_text(0.5))
+    assert not ledger.is_erased(MINE, SESSION, began)
+    assert ledger.order(ordered(3.0)) == reference
+    assert ledger.is_erased(MINE, SESSION, began)
