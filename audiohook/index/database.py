@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from audiohook import sqlite_file
 from audiohook.errors import CallIndexError
@@ -24,7 +24,7 @@ from audiohook.index.search import COLUMNS, ID_BITS, Found, Query, Search, found
 from audiohook.sqlite_file import code_of, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
 SECONDS = 1.0
@@ -83,6 +83,10 @@ _WORDS: Final = (
     " fts5(text, tokenize = 'unicode61 remove_diacritics 2', prefix = '2 3 4')"
 )
 _PLAIN_WORDS: Final = "CREATE TABLE words (rowid INTEGER PRIMARY KEY, text TEXT)"
+
+
+Mark: TypeAlias = "tuple[object, ...]"
+"""What of a recording changes; only to be held against another."""
 
 
 class Database:
@@ -159,6 +163,16 @@ class Database:
             )
             return {key for (key,) in rows}
 
+    def marks(self, keys: Sequence[str]) -> dict[str, Mark]:
+        """Return by which to tell later whether any of some recordings has changed.
+
+        Raises:
+            CallIndexError: The file cannot be read.
+        """
+        with self._guarded(_SEARCH_LIMIT) as connection:
+            found = {key: _mark(connection, key) for key in keys}
+        return {key: mark for key, mark in found.items() if mark is not None}
+
     def count(self) -> int:
         """Return how many recordings there are.
 
@@ -182,11 +196,17 @@ class Database:
 
     # Changing
 
-    def put(self, entries: Collection[tuple[Entry, str | None]]) -> None:
+    def put(
+        self,
+        entries: Collection[tuple[Entry, str | None]],
+        before: Mapping[str, Mark] | None = None,
+    ) -> None:
         """Take recordings in, in place of what was known of them.
 
         Args:
             entries: With the words of their transcripts; None if there are none.
+            before: What `marks` returned before they were read. Those that have
+                changed since are left as they are: whoever did that knows more.
 
         Raises:
             CallIndexError: They could not be written; nothing has changed.
@@ -194,6 +214,11 @@ class Database:
         with self._guarded() as connection, transaction(connection):
             generation = _fact(connection, "generation")
             for entry, text in entries:
+                if before is not None:
+                    mark = _mark(connection, entry.key)
+                    if mark != before.get(entry.key):
+                        _touch(connection, entry.key, generation)
+                        continue
                 # Asked in here, so that no erasure can come in between.
                 if not self._is_erased(entry):
                     _put(connection, entry, text, generation)
@@ -461,6 +486,22 @@ def _is_virtual(connection: sqlite3.Connection) -> bool:
 def _fact(connection: sqlite3.Connection, name: str) -> int:
     row = connection.execute("SELECT value FROM facts WHERE name = ?", (name,))
     return int(row.fetchone()[0])
+
+
+def _mark(connection: sqlite3.Connection, key: str) -> Mark | None:
+    row = connection.execute(
+        "SELECT id, state, texts, complete, generation, audio_removed_at,"
+        " transcripts_removed_at FROM recordings WHERE key = ?",
+        (key,),
+    ).fetchone()
+    return None if row is None else tuple(row)
+
+
+def _touch(connection: sqlite3.Connection, key: str, generation: int) -> None:
+    """Note that a recording is there, whatever is known of it."""
+    connection.execute(
+        "UPDATE recordings SET generation = ? WHERE key = ?", (generation, key)
+    )
 
 
 def _put(

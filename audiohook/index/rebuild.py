@@ -204,7 +204,10 @@ async def _take_in(
     known: set[str] = set()
     if not everything:
         known = await run(lambda database: database.settled(keys))
-    batch = _Batch(store, [key for key in keys if key not in known])
+    wanted = [key for key in keys if key not in known]
+    # Somebody may take one in, or note what was removed of it, while it is read.
+    before = await run(lambda database: database.marks(wanted))
+    batch = _Batch(store, list(wanted))
     async with trio.open_nursery() as nursery:
         for _ in range(_PARALLEL):
             nursery.start_soon(batch.read)
@@ -213,7 +216,7 @@ async def _take_in(
     done.unreadable += batch.unreadable
     done.taken += len(batch.entries)
     if batch.entries:
-        await run(lambda database: database.put(batch.entries))
+        await run(lambda database: database.put(batch.entries, before))
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ import trio.testing
 from audiohook.errors import UploadError
 from audiohook.index import keeper
 from audiohook.index.database import FILE_NAME, Database
+from audiohook.index.entry import RecordingState
 from audiohook.index.keeper import CallIndex
 from audiohook.index.search import Query
 from audiohook.storage.base import BytesBlob, ListableStore
@@ -24,6 +25,7 @@ from tests.storage.conftest import *  # noqa: F403 - the bucket's fixtures
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from audiohook.storage.s3 import S3Store
@@ -49,6 +51,11 @@ async def wait_found(index: CallIndex, keys: list[str], **query: str) -> None:
 
 async def found(index: CallIndex, **query: str) -> list[str]:
     return [each.entry.key for each in await index.search(Query(**query), 1000)]  # type: ignore[arg-type]  # texts only
+
+
+async def state(index: CallIndex, key: str) -> RecordingState | None:
+    hit = await index.by_key(key)
+    return None if hit is None else hit.entry.state
 
 
 async def test_index_is_made_of_the_store_alone(tmp_path: Path, shelf: Shelf) -> None:
@@ -110,6 +117,78 @@ async def test_what_was_stored_meanwhile_is_found_at_the_start(
         await wait_until(lambda: not index.statistics().building)
         await wait_found(index, [later, f"calls/{shelf.names[0]}"])
         nursery.cancel_scope.cancel()
+
+
+class BusyStore(FolderStore):
+    """Something happens elsewhere once it has been read the first time."""
+
+    def __init__(self, root: Path, happens: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(root)
+        self._happens: Callable[[], Awaitable[object]] | None = happens
+
+    async def read(self, key: str) -> bytes | None:
+        data = await super().read(key)
+        happens, self._happens = self._happens, None
+        if happens is not None:
+            await happens()
+        return data
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+@pytest.mark.parametrize("is_whole", [False, True])
+async def test_pass_does_not_undo_what_was_noted_while_it_read(
+    tmp_path: Path, shelf: Shelf, is_known: bool, is_whole: bool
+) -> None:
+    """A call's transcript comes just as the service that was started looks at it."""
+    key = shelf.add(1, transcripts=[{"status": "submitted", "objects": []}])
+    if is_known:
+        index = index_of(tmp_path, shelf)
+        await index.build()
+        assert await state(index, key) is RecordingState.TRANSCRIBING
+        index.close()
+
+    async def transcribe() -> None:
+        shelf.add(1, "hello")
+        data = (shelf.root / key / "call.json").read_bytes()
+        index.note(f"{key}/call.json", data)
+        await wait_found(index, [key], text="hello")
+
+    store = BusyStore(shelf.root, transcribe)
+    log = structlog.get_logger("audiohook")
+    index = CallIndex(tmp_path / "index", store, places=lambda: ["calls/"], log=log)
+    async with trio.open_nursery() as nursery:
+        if is_whole:
+            nursery.start_soon(index._feed)
+            await index.build()
+        else:
+            await nursery.start(index.run)
+            await wait_found(index, [key], text="hello")
+            await wait_until(lambda: not index.statistics().building)
+        assert await found(index, text="hello") == [key]
+        assert await state(index, key) is RecordingState.TRANSCRIBED
+        nursery.cancel_scope.cancel()
+    index.close()
+
+
+async def test_pass_does_not_undo_what_was_removed_while_it_read(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    keys = [shelf.add(number, "hello") for number in range(3)]
+    index = index_of(tmp_path, shelf)
+    await index.build()
+    index.close()
+
+    async def remove() -> None:
+        await index.mark_removed(keys[0], "2026-12-01T00:00:00.000Z", "2026-12-01")
+        await index.forget([keys[1]])
+
+    store = BusyStore(shelf.root, remove)
+    log = structlog.get_logger("audiohook")
+    index = CallIndex(tmp_path / "index", store, places=lambda: ["calls/"], log=log)
+    await index.build()
+    assert await found(index) == [keys[2], keys[0]]
+    assert await found(index, text="hello") == [keys[2]]
+    index.close()
 
 
 async def test_what_is_stored_is_found_soon(tmp_path: Path, shelf: Shelf) -> None:
