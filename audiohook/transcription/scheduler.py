@@ -587,6 +587,8 @@ class Transcriptions:
         if self._held.pop(held.call, None) is not None:
             for entry in held.entries:
                 self._reckon(entry)
+                # They are for whoever adopts it.
+                self._agenda.strike(entry)
             held.call.release()
 
     async def _mark_parked(self) -> None:

@@ -9,8 +9,12 @@ import pytest
 import structlog
 import trio
 
-from audiohook.errors import TranscriptError
-from audiohook.recording.transcripts import TranscriptSubmitted
+from audiohook.errors import SpoolError, TranscriptError
+from audiohook.recording.transcripts import (
+    Choice,
+    TranscriptPlanned,
+    TranscriptSubmitted,
+)
 from audiohook.transcription.answers import RETRY_AFTER_LIMIT
 from audiohook.transcription.base import TranscriptFault
 from audiohook.transcription.job import Request
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from audiohook.transcription.job import Job
     from audiohook.transcription.scheduler import Transcriptions
+    from audiohook.transcription.steps import Docket
 
 A_MINUTE = 100
 BURST = 10
@@ -180,3 +186,34 @@ async def test_nothing_is_deleted_there_before_the_store_says_that_it_is_here(
             await jobs.wait_settled()
     deleted = [what for what, _ in office.requests if what is Request.DELETE]
     assert len(deleted) == len(office.shelf.finished) == 5
+
+
+class BadDisk(Office):
+    """The journal of whoever is asked about first cannot be written."""
+
+    is_bad = True
+
+    async def perform(self, job: Job, docket: Docket) -> None:
+        if job.request is Request.FETCH and self.is_bad:
+            self.is_bad = False
+            raise SpoolError("bad sector")
+        await super().perform(job, docket)
+
+
+async def test_no_job_of_a_call_that_was_given_up_is_seen_to(
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever adopts it sees to all of them, maybe in another process."""
+    office = BadDisk(lambda _: 1.0, Pace())
+    second = TranscriptPlanned("calls/0/audio/0_2.wav", Choice.TRANSCRIBE)
+    call, *others = Call(0, second), *calls(4)[1:]
+    async with scheduling(office, [call], parallel=5) as jobs:
+        await trio.sleep(10 * MINUTES)
+        assert call.released
+        assert [what for what, _ in office.requests] == [Request.SUBMIT] * 2
+        assert office.shelf.updates == 0
+        for each in others:
+            jobs.add(each)  # type: ignore[arg-type]
+        with trio.fail_after(10 * MINUTES):
+            await jobs.wait_settled()
+        assert jobs.statistics().completed == 3
