@@ -179,14 +179,18 @@ class _Clerk:
     async def _transcribe(self, errands: Errands, file: FoundFile) -> bool:
         """Returns whether there is a transcript now."""
         again = self._order.again
-        if file.status is JobStatus.COMPLETED and not again:
-            self._say(file.key, "has a transcript; --again asks for another")
-            return True
-        if self._fault is not None:
+        if self._fault is not None and not _is_done(file, again=again):
             self._say(file.key, f"not tried: {self._fault}")
             return False
         try:
-            if await self._is_taken(file):
+            # Hours may have passed since it was found; and what has left the spool
+            # is as its JSON says from then on.
+            is_spooled = await self._is_spooled(file)
+            (file,) = await find_files(self._store, file.key)
+            if _is_done(file, again=again):
+                self._say(file.key, "has a transcript; --again asks for another")
+                return True
+            if await self._is_taken(file, is_spooled=is_spooled):
                 return False
             summary = Fields(json.loads(file.summary))
             if summary.anything("audio") == AudioState.DELETED:
@@ -201,7 +205,7 @@ class _Clerk:
             if error.is_common:
                 self._fault = str(error)
             return False
-        except UploadError as error:
+        except (NoRecordingError, UploadError) as error:
             self._say(file.key, str(error))
             return False
         except ValueError as error:
@@ -218,12 +222,14 @@ class _Clerk:
         files = await find_files(self._store, file.key)
         return files[0].reason or "AssemblyAI does not say why"
 
-    async def _is_taken(self, file: FoundFile) -> bool:
+    async def _is_spooled(self, file: FoundFile) -> bool:
+        """Whether a call waits in the spool here."""
+        spool = self._settings.recordings_dir / SPOOL_FOLDER
+        return await trio.Path(spool / file.session_id).exists()
+
+    async def _is_taken(self, file: FoundFile, *, is_spooled: bool) -> bool:
         """Whether the service that has recorded a call still sees to it."""
-        spooled = trio.Path(
-            self._settings.recordings_dir / SPOOL_FOLDER / file.session_id
-        )
-        if await spooled.exists():
+        if is_spooled:
             self._say(
                 file.key,
                 f"{_standing(file)}, and its call waits in the spool here: the service"
@@ -283,6 +289,10 @@ class _Clerk:
         # Keys hold the name twice, and what was typed is short.
         name = PurePosixPath(key).name if is_wav_key(key) else key
         self._console.print(f"{name}: {text}", markup=False)
+
+
+def _is_done(file: FoundFile, *, again: bool) -> bool:
+    return file.status is JobStatus.COMPLETED and not again
 
 
 def _standing(file: FoundFile) -> str:

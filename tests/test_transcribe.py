@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,15 @@ from rich.console import Console
 from audiohook import settings
 from audiohook.errors import ConfigError
 from audiohook.simulator.assemblyai import Endpoint, Fault, JobFault, Pace, StandIn
+from audiohook.storage.find import FoundFile, find_files
 from audiohook.transcribe import Order, transcribe
 from tests.house import House, Recording, house
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from audiohook.storage.folder import FolderStore
 
 KEY = "stand-in-key"
 
@@ -169,6 +173,39 @@ async def test_transcript_that_is_there_is_left_unless_another_is_wanted(
     assert code == 0, lines
     assert stored_id(recording) == told(recording)["id"] != first
     assert standin.statistics().billed == 2
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_transcript_that_comes_before_its_turn_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """A service that ends a job while others of the same order are seen to."""
+    recording = await record(tmp_path)
+    standin = StandIn(keys=(KEY,))
+    await run(tmp_path, standin, recording.folder)
+    first = stored_id(recording)
+    # A service that records has what it knows of a job in its spool alone.
+    shutil.rmtree(recording.folder / "jobs")
+    path = recording.folder / "call.json"
+    done = path.read_text()
+    facts = recording.facts
+    facts["transcripts"][0] |= {"status": "pending", "id": None, "objects": []}
+    path.write_text(json.dumps(facts))
+
+    async def find(store: FolderStore, key: str) -> list[FoundFile]:
+        monkeypatch.setattr("audiohook.transcribe.find_files", find_files)
+        found = await find_files(store, key)
+        path.write_text(done)
+        return found
+
+    monkeypatch.setattr("audiohook.transcribe.find_files", find)
+    code, lines = await run(tmp_path, standin, recording.folder, again=again)
+    assert code == 0, lines
+    if again:
+        assert stored_id(recording) == told(recording)["id"] != first
+    else:
+        assert lines[0].endswith(": has a transcript; --again asks for another")
+    assert standin.statistics().billed == 1 + again
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.CUT, Fault.RESET, Fault.EMPTY_504])
