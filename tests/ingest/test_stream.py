@@ -137,6 +137,31 @@ async def test_closing_wakes_the_reader(opened: Opened, authority: trustme.CA) -
             await stream.send_all(b"x")
 
 
+async def test_what_waits_to_be_sent_does_not_reach_who_gets_the_number(
+    authority: trustme.CA,
+) -> None:
+    """Between its turn and its sending somebody may close the connection."""
+    async with encrypted(authority) as (_, stream, _), trio.open_nursery() as nursery:
+        transport = stream.transport
+        assert isinstance(transport, TlsTransport)
+
+        async def send() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"late")
+
+        number = transport._fd
+        async with transport._sending:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+            other = os.memfd_create("other")
+            os.dup2(other, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert os.fstat(other).st_size == 0
+        for each in {other, number}:
+            os.close(each)
+
+
 @both
 async def test_audio_that_came_before_closing_is_read(
     opened: Opened, authority: trustme.CA
