@@ -341,23 +341,27 @@ class Eraser:
                 self._rest(reference, left)
                 return
         is_last = work.record.verified is not None
+        asked = work.record.ordered
         try:
             await self._rounds.make(work)
         except _FAULTS as error:
             mending = not getattr(error, "retryable", True)
-            await self._wait(work, WaitError(str(error), mending=mending))
+            await self._wait(work, WaitError(str(error), mending=mending), asked)
         except WaitError as error:
-            await self._wait(work, error)
+            await self._wait(work, error, asked)
         else:
             await self._done(work, is_last=is_last)
 
-    async def _wait(self, work: Work, error: WaitError) -> None:
+    async def _wait(self, work: Work, error: WaitError, asked: Ordered) -> None:
         pause = self._pauses.get(work.reference, _FIRST_PAUSE)
         if work.progressed:
             pause = _FIRST_PAUSE
         self._pauses[work.reference] = min(2 * pause, _LONGEST_PAUSE)
         if error.mending:
-            pause = _MENDING
+            await self._blocking(work.refresh)
+            # Whoever has asked for it once more meanwhile may have mended it.
+            if work.record.ordered == asked:
+                pause = _MENDING
         self._due[work.reference] = trio.current_time() + pause
         waits = Waits(error.why, error.kept)
         if waits != work.record.waits:
@@ -382,7 +386,8 @@ class Eraser:
                 told = ErasureRecord(work.reference, ordered.at, ordered.by, at, counts)
                 await self._teller.tell(work.record.wanted, told)
             if not await self._blocking(work.verify, at):
-                await self._wait(work, WaitError("more of it has turned up"))
+                more = WaitError("more of it has turned up")
+                await self._wait(work, more, work.record.ordered)
                 return
         record = await self._blocking(self._ledger.finish, work)
         if not is_last:

@@ -77,7 +77,7 @@ def reference(ledger: Ledger) -> str:
 def eraser_of(
     spool: Path,
     ledger: Ledger,
-    account: FakeAccount,
+    account: FakeAccount | None,
     index: NoIndex,
     *,
     teller: BusyTeller | None = None,
@@ -173,6 +173,18 @@ async def test_it_is_not_done_if_more_is_wanted_while_that_is_told(
     assert standing.done
     assert index.erased == teller.told == 2
     assert account.forgotten == ([] if added is AGAIN else [JOB])
+
+
+async def test_one_that_is_wanted_again_while_it_meets_what_is_to_be_mended_is_tried(
+    spool: Path, ledger: Ledger, reference: str, autojump_clock: object
+) -> None:
+    ledger.note(reference, [Transcript(JOB)])
+    index = BusyIndex(lambda: ledger.order(AGAIN))
+    # Without a key nobody can have it forgotten.
+    standing = await eraser_of(spool, ledger, None, index).pursue(reference)
+    assert standing is not None
+    assert not standing.done
+    assert index.erased == 2
 
 
 async def test_one_that_is_wanted_again_before_it_rests_does_not_wait_for_the_last_look(
