@@ -530,6 +530,7 @@ class Call:
         session, lane = self._session, self._lane
         self.opened = event
         self._notes.name(event.parameters.conversation_id)
+        self._around.pauses.come(event.parameters.conversation_id)
         refusal = self._place.refusal or self._around.refusal()
         if refusal is not None:
             # Not a refused upgrade, which the client would never try again.

@@ -8,6 +8,7 @@ is there is in no file.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -99,8 +100,15 @@ class Pauses:
 
     def __init__(self) -> None:
         self._askers: dict[str, Asker] = {}
+        # Sessions of a conversation that are there now: there may be one for each
+        # participant, and one that its client has given up.
+        self._here: Counter[str] = Counter()
         # Of conversations that have no call now: until when they may come again.
         self._until: dict[str, float] = {}
+
+    def come(self, conversation: str) -> None:
+        """Notes that a session of a conversation is there, until it leaves."""
+        self._here[conversation] += 1
 
     def begin(self, conversation: str, asker: Asker) -> None:
         """Notes that a conversation is paused."""
@@ -113,8 +121,11 @@ class Pauses:
 
     def leave(self, conversation: str, now: float) -> None:
         """Notes that a session of a conversation is over, which may come again."""
-        if conversation in self._askers:
-            self._until[conversation] = now + _COMES_AGAIN
+        self._here[conversation] -= 1
+        if not self._here[conversation]:
+            del self._here[conversation]
+            if conversation in self._askers:
+                self._until[conversation] = now + _COMES_AGAIN
         for other in [each for each, until in self._until.items() if until < now]:
             self.end(other)
 

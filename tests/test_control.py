@@ -6,6 +6,7 @@ import io
 import json
 import uuid
 import wave
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -280,18 +281,42 @@ async def test_session_that_goes_on_where_a_paused_one_was_cut_off(
 
 def test_pause_waits_only_so_long_for_another_session() -> None:
     pauses = Pauses()
+    pauses.come("a")
     pauses.begin("a", DESK)
     assert pauses.take("a", 0.0) == DESK
     pauses.leave("a", 10.0)
+    pauses.come("a")
     assert pauses.take("a", 100.0) == DESK
     # While a session is there it does not end by itself.
     assert pauses.take("a", 10_000.0) == DESK
     pauses.leave("a", 10_000.0)
     assert pauses.take("a", 10_301.0) is None
+    pauses.come("b")
+    pauses.come("c")
     pauses.begin("b", DESK)
     pauses.leave("b", 0.0)
     pauses.leave("c", 301.0)
-    assert (len(pauses._askers), len(pauses._until)) == (0, 0)
+    assert (len(pauses._askers), len(pauses._until), len(pauses._here)) == (0, 0, 0)
+
+
+async def test_pause_outlasts_other_sessions_of_its_conversation(
+    it: House, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of another participant; and one that its client gave up may end late."""
+    monkeypatch.setattr(control, "_COMES_AGAIN", 0.0)
+    call = partial(it.call, conversation_id=CONVERSATION, duration=60.0, fast=False)
+    first = await Caller(it, nursery).begin()
+    async with trio.open_nursery() as connection:
+        connection.start_soon(call)
+        await it.wait_streaming(2)
+        await first.control.pause(DESK)
+        connection.cancel_scope.cancel()
+    await wait_until(lambda: len(it.service.desk) == 1)
+    nursery.start_soon(call)
+    await it.wait_streaming(2)
+    third, again = it.service.desk.newest_calls(2)
+    assert again is first
+    assert third.control.asker == DESK
 
 
 # Without a service: what a client does not do of itself.

