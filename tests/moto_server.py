@@ -20,12 +20,14 @@ import boto3
 import pytest
 
 from tests.aws import ALONE, REGION, environment
+from tests.ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_START_SECONDS = 30.0
+# A guard against hanging.
+_START_SECONDS = 120.0
 KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 # At Amazon, a stack that is deployed by a change set, as the aws command does it, has the
@@ -91,26 +93,24 @@ class Moto:
 def moto_server(folder: Path, region: str = REGION) -> Iterator[Moto]:
     """Runs a server of its own while the block lasts."""
     pytest.importorskip("moto.server", reason="moto[server] is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
     log = folder / "moto.log"
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, "-H", "127.0.0.1", "-p", str(port)],
-            env={"PATH": os.environ["PATH"], **ALONE},
-            stdout=stream,
-            stderr=stream,
-        )
-    try:
-        _wait_until_up(process, port, log)
-        server = Moto(port, region)
-        yield server
-        for client in server.clients.values():
-            client.close()
-    finally:
-        process.kill()
-        process.wait()
+    with reserved_ports(1) as (port,):
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, "-H", "127.0.0.1", "-p", str(port)],
+                env={"PATH": os.environ["PATH"], **ALONE},
+                stdout=stream,
+                stderr=stream,
+            )
+        try:
+            _wait_until_up(process, port, log)
+            server = Moto(port, region)
+            yield server
+            for client in server.clients.values():
+                client.close()
+        finally:
+            process.kill()
+            process.wait()
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

