@@ -44,9 +44,9 @@ coverage: dev
 	@$(BIN)/coverage json -q -o build/coverage.json
 	@$(BIN)/python .ci/branches.py build/coverage.json
 
-# Two at a time on any machine: much of it waits, and some of it measures.
+# Four at a time on any machine: most of it waits.
 test-slow: dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m slow
 
 fuzz: dev
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -q tests/test_divert.py \

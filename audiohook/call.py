@@ -21,6 +21,7 @@ from audiohook.call_notes import CallNotes
 from audiohook.call_recording import CallRecording
 from audiohook.call_settings import Mode
 from audiohook.control import CallControl
+from audiohook.ingest.stream import text_frame
 from audiohook.ingest.websocket import CallSocket
 from audiohook.minutes import Minutes
 from audiohook.protocol.events import (
@@ -70,6 +71,8 @@ _MAX_MESSAGE_CHARS = 128 * KIB
 _MESSAGE_QUEUE = 4
 # RFC 6455, 7.4.1: wrong frames, a wrong type, wrong UTF-8, too long.
 _BAD_FRAMES = frozenset({1002, 1003, 1007, 1009})
+# The same: there was no word of the WebSocket's end.
+_ABNORMAL_END = 1006
 _UPGRADE_DEADLINE = 10 * SECONDS
 # ``closed`` is due 10 s after ``close``; a disk that refuses is tried for so long.
 _CLOSE_PATIENCE = 8 * SECONDS
@@ -406,9 +409,30 @@ class Call:
         owed, self._owed = self._owed, []
         for text in owed + self._to_say():
             try:
-                await connection.send_message(text)
-            except ConnectionClosed:
+                if self._still_listens(connection):
+                    await self._stream.send_all(text_frame(text))
+                else:
+                    await connection.send_message(text)
+            except (
+                ConnectionClosed,
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+            ):
                 return
+
+    def _still_listens(self, connection: WebSocketConnection) -> bool:
+        """Tells whether a peer has only said that it sends nothing more.
+
+        The library takes that for the end of the connection, and sends nothing more
+        either. What such a peer waits for is most likely ``closed``.
+        """
+        lane, ended = self._lane, connection.closed
+        return (
+            lane.eof
+            and not lane.broken
+            and ended is not None
+            and ended.code == _ABNORMAL_END
+        )
 
     def _take_down(self, text: str, audio_bytes: int) -> None:
         """Puts a message of the peer into the minutes, if there are any."""

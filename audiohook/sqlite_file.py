@@ -131,6 +131,18 @@ def is_damage(exc: sqlite3.Error) -> bool:
     return code_of(exc) in _CORRUPT
 
 
+def inode_of(path: Path) -> int:
+    """Return the number of a file's inode, by which two of one name differ; 0 if none.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    try:
+        return path.stat(follow_symlinks=False).st_ino
+    except FileNotFoundError:
+        return 0
+
+
 def rename(folder: Path, old: str, new: str) -> None:
     """Give a file and its companions another name; it need not be there.
 

@@ -16,6 +16,7 @@ import trio
 from audiohook import settings
 from audiohook.key_ring import KeyRing
 from audiohook.keys import configured_keys
+from audiohook.protocol.messages import DisconnectReason
 from audiohook.service import Service
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
@@ -88,6 +89,19 @@ class House:
         """Makes one simulated call, as fast as it goes unless told otherwise."""
         options = {"uri": self.uri, "api_key": KEY, "fast": True, **options}
         return await place_call(CallOptions(**options))
+
+    @asynccontextmanager
+    async def live_call(self) -> AsyncIterator[None]:
+        """Has a call for as long as the block lasts, however slow the machine is.
+
+        Then its peer is asked to close it, which it does.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: self.call(duration=600.0, fast=False))
+            await self.wait_streaming()
+            (call,) = self.service.desk.live_calls()
+            yield
+            call.disconnect(DisconnectReason.COMPLETED, "enough")
 
     async def settle(self) -> None:
         """Waits until no call is live and each was brought to the store."""

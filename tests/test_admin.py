@@ -87,9 +87,7 @@ async def test_websites_cannot_read_it_by_a_name_of_their_own(tmp_path: Path) ->
 
 async def test_port_answers_while_the_service_drains(tmp_path: Path) -> None:
     async with house(tmp_path, drain_timeout=60.0) as it:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: it.call(duration=1.5, fast=False))
-            await it.wait_streaming()
+        async with it.live_call():
             it.service.stop()
             await wait_until(lambda: it.service.statistics().draining)
             for path, text in (
@@ -127,9 +125,7 @@ async def test_call_beyond_a_limit_is_asked_to_come_again(
     label: str,
 ) -> None:
     async with house(tmp_path, **limits) as it:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: it.call(duration=1.5, fast=False))
-            await it.wait_streaming()
+        async with it.live_call():
             report = await it.call(duration=0.5)
             # Upgraded and then sent away: a refused upgrade is never tried again.
             assert "disconnect" in str(report.breaches)
@@ -151,9 +147,7 @@ async def test_calls_that_are_turned_away_take_no_place(tmp_path: Path) -> None:
     async with house(tmp_path, max_calls_per_key=1) as it:
         for _ in range(3):
             assert (await it.call(duration=0.5)).ok
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: it.call(duration=1.5, fast=False))
-            await it.wait_streaming()
+        async with it.live_call():
             for _ in range(3):
                 assert not (await it.call(duration=0.5)).ok
             assert it.service.statistics().refusal is None

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import ssl
 import threading
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
 import trio
+import trio.testing
+import trustme
 
 from audiohook import call, call_recording, desk, service
+from audiohook.call_recording import CallRecording
 from audiohook.protocol.events import SessionFault
 from audiohook.protocol.messages import Closed, Opened, Pong
 from audiohook.recording import disk
@@ -22,12 +26,14 @@ from tests.slow.peer import Peer, Target, message
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
     from pathlib import Path
 
     from audiohook.ingest.http import RequestHead
     from audiohook.ingest.stream import DivertedStream
     from audiohook.recording._files import Journals
+
+_T = TypeVar("_T")
 
 
 @asynccontextmanager
@@ -242,6 +248,106 @@ async def test_ping_and_close_in_one_packet_are_both_answered(tmp_path: Path) ->
         assert isinstance(pong, Pong)
         assert isinstance(closed, Closed)
         assert (pong.clientseq, closed.clientseq) == (2, 3)
+
+
+class Sealed:
+    """TLS of a client over its socket, which can say that it sends nothing more.
+
+    Args:
+        tcp: The socket, connected.
+        context: What it trusts.
+        farewell: Whether TLS is told too that nothing more is sent.
+    """
+
+    def __init__(
+        self, tcp: trio.SocketStream, context: ssl.SSLContext, *, farewell: bool
+    ) -> None:
+        self._tcp = tcp
+        self._farewell = farewell
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname="127.0.0.1")
+
+    async def shake_hands(self) -> None:
+        await self._do(self._tls.do_handshake)
+
+    async def send_all(self, data: bytes) -> None:
+        await self._do(lambda: self._tls.write(data))
+
+    async def receive_some(self, most_bytes: int) -> bytes:
+        try:
+            return await self._do(lambda: self._tls.read(most_bytes))
+        except ssl.SSLZeroReturnError:
+            return b""
+
+    async def send_eof(self) -> None:
+        if self._farewell:
+            with pytest.raises(ssl.SSLWantReadError):
+                self._tls.unwrap()
+            await self._tcp.send_all(self._out.read())
+        await self._tcp.send_eof()
+
+    async def _do(self, step: Callable[[], _T]) -> _T:
+        while True:
+            try:
+                result = step()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                self._in.write(await self._tcp.receive_some())
+            else:
+                await self._flush()
+                return result
+
+    async def _flush(self) -> None:
+        if data := self._out.read():
+            await self._tcp.send_all(data)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls", "tls with farewell"])
+async def test_peer_that_sends_nothing_more_after_close_gets_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """However long it takes to seal the call; it has not said that it is gone."""
+    seal = CallRecording.seal
+
+    async def seal_late(
+        self: CallRecording, reason: str, audio_bytes: int, *, until: float
+    ) -> None:
+        await wait_until(lambda: self._lane.eof)
+        # Whoever reads the connection has seen its end as well.
+        await trio.testing.wait_all_tasks_blocked()
+        await seal(self, reason, audio_bytes, until=until)
+
+    monkeypatch.setattr(CallRecording, "seal", seal_late)
+    flags: dict[str, Any] = {}
+    context = ssl.create_default_context()
+    if kind != "plain":
+        authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+        authority.configure_trust(context)
+        certificate = authority.issue_cert("127.0.0.1")
+        flags = {"tls_certificate": tmp_path / "chain", "tls_key": tmp_path / "key"}
+        certificate.cert_chain_pems[0].write_to_path(flags["tls_certificate"])
+        certificate.private_key_pem.write_to_path(flags["tls_key"])
+    async with house(tmp_path / "r", **flags) as it, peer_of(it) as peer:
+        await peer.connect()
+        if kind != "plain":
+            sealed = Sealed(peer.stream, context, farewell="farewell" in kind)
+            await sealed.shake_hands()
+            peer._stream = cast("trio.SocketStream", sealed)
+        await peer.send(peer.request())
+        await peer.hear_upgraded()
+        await peer.say("open", parameters=peer.open_parameters())
+        await peer.hear_opened()
+        await peer.play(0.5)
+        await peer.say("close", parameters={"reason": "end"})
+        await peer.stream.send_eof()
+        closed = await peer.hear()
+        assert isinstance(closed, Closed)
+        with trio.fail_after(5):
+            await peer.hear_end()
+        await it.settle()
+        (recording,) = it.recordings()
+    assert recording.audio(".raw") == peer.audio
+    assert recording.facts["ended"]["complete"]
 
 
 async def test_pings_of_a_live_call_are_answered_in_the_sweep(tmp_path: Path) -> None:

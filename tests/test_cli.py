@@ -17,6 +17,7 @@ from audiohook import __version__
 from audiohook.api.tokens import Tokens, read_tokens_file
 from audiohook.cli.app import app, counted
 from audiohook.errors import ConfigError
+from tests.children import child
 from tests.index.recordings import Shelf
 
 if TYPE_CHECKING:
@@ -226,13 +227,12 @@ def test_an_id_that_is_nowhere_is_told_from_one_that_was_erased(
 
 
 def test_first_call_with_the_line_that_serve_prints(tmp_path: Path) -> None:
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
         cwd=tmp_path,
         # Another program of the machine may have the port of the figures.
         env=clean_environment() | {"ADMIN_PORT": "0"},
         stderr=subprocess.PIPE,
-        text=True,
     ) as server:
         assert server.stderr is not None
         for line in server.stderr:
@@ -256,12 +256,11 @@ def test_key_and_secret_are_those_of_env_where_none_is_given(tmp_path: Path) -> 
     (tmp_path / ".env").write_text(
         "API_KEY=a-key-of-the-file\nCLIENT_SECRET=TXlTdXBlclNlY3JldA==\n"
     )
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
         cwd=tmp_path,
         env=clean_environment() | {"HOST": "127.0.0.1", "LOG_FORMAT": "json"},
         stderr=subprocess.PIPE,
-        text=True,
     ) as server:
         assert server.stderr is not None
         for line in server.stderr:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.checks.certificates import Authorities
+from tests.children import child
 from tests.forked import Outcome, type_all
 from tests.test_cli import clean_environment
 
@@ -326,21 +327,16 @@ def test_ctrl_c_while_modules_are_read_is_no_traceback(module: str) -> None:
 
 @contextmanager
 def serve(folder: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
+    with child(
         [sys.executable, "-m", "audiohook", "serve", "--port", "0"],
         cwd=folder,
         env={**clean_environment(), "LOG_FORMAT": "json", **settings},
         stderr=subprocess.PIPE,
-        text=True,
         # Whoever runs the tests in the background has it ignored, and so would it be
         # here until the service listens for it.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    ) as process:
+        yield process
 
 
 def test_ctrl_c_at_the_first_word_ends_well(tmp_path: Path) -> None:

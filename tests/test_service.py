@@ -169,9 +169,7 @@ async def test_call_that_comes_while_draining_is_told_to_come_again(
     tmp_path: Path,
 ) -> None:
     async with house(tmp_path, drain_timeout=60.0) as it:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: it.call(duration=2.0, fast=False))
-            await it.wait_streaming()
+        async with it.live_call():
             it.service.stop()
             await wait_until(lambda: it.service.statistics().draining)
             report = await it.call(duration=0.5)
@@ -247,9 +245,7 @@ async def test_recover_finishes_what_was_left(tmp_path: Path) -> None:
 
 async def test_too_many_calls_are_sent_away_after_the_upgrade(tmp_path: Path) -> None:
     async with house(tmp_path, max_calls=1) as it:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: it.call(duration=1.5, fast=False))
-            await it.wait_streaming()
+        async with it.live_call():
             report = await it.call(duration=0.5)
             assert "disconnect" in str(report.breaches)
         await it.settle()

@@ -56,33 +56,36 @@ cdef class Unsealer:
             tls: The TLS of the connection, once its handshake is done.
         """
         cdef ssize_t n
+        cdef bint ended
         if lane.eof or lane.error or lane.out_of_memory or lane._is_congested():
             return
         while True:
             n = recv(fd, self.sealed, SCRATCH, MSG_DONTWAIT)
             if n >= 0 or errno != EINTR:
                 break
+        # OpenSSL is not told: it would take that for a fault where TLS was not ended
+        # as well, and send nothing more to a peer that may yet listen.
+        ended = n == 0
         if n > 0:
             incoming.write(PyBytes_FromStringAndSize(<char *>self.sealed, n))
-        elif n == 0:
-            incoming.write_eof()
-        elif errno != EAGAIN:
+        elif n < 0 and errno != EAGAIN:
             lane.error = errno
             return
         # Application data may have come together with the handshake.
-        elif not incoming.pending:
+        elif not ended and not incoming.pending:
             return
         try:
             self._open_all(lane, incoming, tls)
         except WantRead:
-            if incoming.eof:
-                lane.eof = True
+            pass
         except Ended:
             lane.eof = True
         except TlsError:
             lane.error = EPROTO
         except MemoryError:
             lane.error = ENOMEM
+        if ended:
+            lane.eof = True
 
     cdef _open_all(self, Lane lane, incoming, tls):
         """Feeds a lane with all whole records that are there."""

@@ -20,7 +20,6 @@ from audiohook.erasure.ledger import ErasureRecord
 from audiohook.erasure.order import (
     Counts,
     Ordered,
-    Verified,
     Waits,
     Wanted,
     check_id,
@@ -293,11 +292,14 @@ class Eraser:
         stirred = await self._blocking(self._ledger.stirred, dict(self._resting))
         for reference, mark in stirred.items():
             before = self._resting.get(reference)
-            if before:
-                del self._resting[reference]
-                self._due.pop(reference, None)
-            elif before == 0:
+            if before == 0:
                 self._resting[reference] = mark
+                record = await self._blocking(self._ledger.look, reference)
+                if record is None or record.verified is not None:
+                    continue
+                # That was before it was looked at for the first time.
+            if self._resting.pop(reference, None) is not None:
+                self._due.pop(reference, None)
 
     def _is_due(self, reference: str) -> bool:
         return self._due.get(reference, 0.0) <= trio.current_time()
@@ -371,13 +373,17 @@ class Eraser:
     async def _done(self, work: Work, *, is_last: bool) -> None:
         self._pauses.pop(work.reference, None)
         if work.record.verified is None:
+            # It was asked for once more as the round began, and rests anew.
+            is_last = False
             at = utc_text(self._clock())
             if self._teller is not None:
                 # Before it counts as done, or a crash could leave it untold.
                 ordered, counts = work.record.ordered, work.record.counts
                 told = ErasureRecord(work.reference, ordered.at, ordered.by, at, counts)
                 await self._teller.tell(work.record.wanted, told)
-            await self._note(work, Waits("", ()), Verified(at))
+            if not await self._blocking(work.verify, at):
+                await self._wait(work, WaitError("more of it has turned up"))
+                return
         record = await self._blocking(self._ledger.finish, work)
         if not is_last:
             self._log.info("erasure_done", reference=work.reference, by=record.by)

@@ -23,16 +23,25 @@ import json
 import os
 import re
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from audiohook.erasure.order import Counts, Ordered, OrderRecord, encode, replay
+from audiohook.erasure.order import (
+    Counts,
+    Ordered,
+    OrderRecord,
+    Verified,
+    Waits,
+    encode,
+    replay,
+)
 from audiohook.errors import ErasureError
 from audiohook.recording.fields import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from audiohook.erasure.order import OrderFact, Wanted
@@ -124,8 +133,26 @@ class Work:
         with guarded(self._path):
             self.record = replay(_read(self._path)) or self.record
 
+    def verify(self, at: str) -> bool:
+        """Note that nothing was found any more, unless more of it has turned up.
+
+        Args:
+            at: When, in UTC.
+
+        Returns:
+            Whether that was noted.
+
+        Raises:
+            ErasureError: The disk refused.
+        """
+        with guarded(self._path), _locked(self._path.parent.parent):
+            if self._has_grown():
+                return False
+            self.note(Waits("", ()), Verified(at))
+        return True
+
     def remove(self) -> bool:
-        """Remove it, unless somebody has asked for it once more.
+        """Remove it, unless more of it has turned up, or was asked for.
 
         Returns:
             Whether it is done.
@@ -134,13 +161,20 @@ class Work:
             ErasureError: The disk refused.
         """
         with guarded(self._path), _locked(self._path.parent.parent):
-            before = self.record.ordered
-            self.refresh()
-            if self.record.ordered != before:
+            if self._has_grown():
                 return False
             self._path.unlink(missing_ok=True)
             _sync_folder(self._path.parent)
         return True
+
+    def _has_grown(self) -> bool:
+        """Read it again; tell whether somebody else has added what is to be done."""
+        before = self.record
+        self.refresh()
+        return (self.record.ordered, self.record.leads) != (
+            before.ordered,
+            before.leads,
+        )
 
 
 class Ledger:
@@ -170,20 +204,8 @@ class Ledger:
         """
         with guarded(self._folder):
             self._make()
-            wanted = OrderRecord(ordered).wanted
-            path = self._orders / self._hash(_whole(wanted))
             with _locked(self._folder):
-                if not path.exists():
-                    if len(list(self._orders.iterdir())) >= MOST_ORDERS:
-                        raise ErasureError("too many erasures are under way", busy=True)
-                    self._create(path, ordered)
-                    return path.name
-                fd = os.open(path, _APPEND)
-                try:
-                    _append(fd, [ordered], path)
-                finally:
-                    os.close(fd)
-                return path.name
+                return self._order(ordered)
 
     def pending(self) -> list[str]:
         """Return the references of all orders that are under way."""
@@ -266,15 +288,19 @@ class Ledger:
             ErasureError: The disk refused.
         """
         with guarded(self._folder):
+            self._make()
             whole = self._hash(_name(conversation, None))
-        # One of which nothing was found any more would only look again in a while.
-        under_way = self.look(whole)
-        if under_way is None or under_way.verified is not None:
-            whole = self.order(
-                Ordered(conversation, session, at, by="audiohook", end=False)
-            )
-        self.note(whole, facts)
-        return whole
+            # Nobody is to call it done between the look and the note.
+            with _locked(self._folder):
+                under_way = self.look(whole)
+                # One of which nothing was found any more would only look again in a
+                # while.
+                if under_way is None or under_way.verified is not None:
+                    whole = self._order(
+                        Ordered(conversation, session, at, by="audiohook", end=False)
+                    )
+                _append_to(self._orders / whole, facts)
+                return whole
 
     def note(self, reference: str, facts: list[OrderFact]) -> None:
         """Add to what is known of an order, whoever has it in hand.
@@ -283,12 +309,9 @@ class Ledger:
             ErasureError: The disk refused, or it is done.
         """
         path = self._orders / reference
-        with guarded(path):
-            fd = os.open(path, _APPEND)
-            try:
-                _append(fd, facts, path)
-            finally:
-                os.close(fd)
+        # What is removed at this moment must not take it along.
+        with guarded(path), _locked(self._folder):
+            _append_to(path, facts)
 
     def finish(self, work: Work) -> ErasureRecord:
         """Write what stays of an order; once, however often it is asked.
@@ -364,8 +387,9 @@ class Ledger:
 
     def _refresh(self) -> None:
         """Read orders and records again, if any of them has changed."""
+        mark = _mark(self._orders)
         pending = self.pending()
-        seen = (pending, _mark(self._records))
+        seen = (mark, pending, _mark(self._records))
         if seen == self._seen:
             return
         erased: dict[str, float] = {}
@@ -387,6 +411,20 @@ class Ledger:
             self._orders.mkdir(mode=0o700, exist_ok=True)
             _sync_folder(self._folder)
             _sync_folder(self._folder.parent)
+
+    def _order(self, ordered: Ordered) -> str:
+        """Take an order, while nobody else adds or removes any."""
+        path = self._orders / self._hash(_whole(OrderRecord(ordered).wanted))
+        if path.exists():
+            _append_to(path, [ordered])
+            # For those who know what was asked for before, see `_refresh`.
+            now = time.time_ns()
+            os.utime(self._orders, ns=(now, now))
+        elif len(list(self._orders.iterdir())) >= MOST_ORDERS:
+            raise ErasureError("too many erasures are under way", busy=True)
+        else:
+            self._create(path, ordered)
+        return path.name
 
     def _create(self, path: Path, ordered: Ordered) -> None:
         """Make an order's file, whole or not at all."""
@@ -440,14 +478,20 @@ def _checked(path: Path, key: bytes) -> bytes:
     return key
 
 
-def _append(
-    fd: int, facts: list[OrderFact] | tuple[OrderFact, ...], path: Path
-) -> None:
+def _append(fd: int, facts: Iterable[OrderFact], path: Path) -> None:
     with guarded(path):
         data = encode(facts)
         while data:
             data = data[os.write(fd, data) :]
         os.fdatasync(fd)
+
+
+def _append_to(path: Path, facts: Iterable[OrderFact]) -> None:
+    fd = os.open(path, _APPEND)
+    try:
+        _append(fd, facts, path)
+    finally:
+        os.close(fd)
 
 
 def _read(path: Path) -> bytes:

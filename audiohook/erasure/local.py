@@ -94,10 +94,14 @@ def clear(
     """
     left = Local()
     with guarded(spool):
-        for name, fd, record in _calls(spool, wanted.matches):
+        for name, fd, before in _calls(spool, wanted.matches):
             if not _take(fd):
-                kind = left.live if record.closed is None else left.held
-                kind.append(record.opened.session_id)
+                kind = left.live if before.closed is None else left.held
+                kind.append(before.opened.session_id)
+                continue
+            # Whoever had it may have written since, or emptied it for another call.
+            record = _record(fd, wanted.matches)
+            if record is None:
                 continue
             note(facts_of(record, _size(spool / name / disk.AUDIO)))
             _remove(spool / name)
@@ -279,13 +283,18 @@ def _is_held(fd: int) -> bool:
 
 def _remove(folder: Path) -> None:
     """Remove a folder; the journal last, so that it can be found until then."""
-    for each in sorted(folder.iterdir(), key=lambda path: path.name == disk.JOURNAL):
-        if each.is_dir() and not each.is_symlink():
-            # Of something put aside; what it was, nobody knows.
-            shutil.rmtree(each)
-        else:
-            each.unlink(missing_ok=True)
-    folder.rmdir()
+    # Without its journal it is cleared away by whoever looks for leftovers; and what
+    # was put aside may be meant by two orders.
+    with contextlib.suppress(FileNotFoundError):
+        for each in sorted(
+            folder.iterdir(), key=lambda path: path.name == disk.JOURNAL
+        ):
+            if each.is_dir() and not each.is_symlink():
+                # Of something put aside; what it was, nobody knows.
+                shutil.rmtree(each)
+            else:
+                each.unlink(missing_ok=True)
+        folder.rmdir()
     fd = os.open(folder.parent, disk.FOLDER_FLAGS)
     try:
         os.fsync(fd)

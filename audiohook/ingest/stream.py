@@ -115,15 +115,20 @@ class DivertedStream(trio.abc.Stream):
             hearer: Who may answer such a message where it is read, before ``hear`` is
                 called; None if that is to see all of them.
         """
-        if not self._enlisted and not self._closed:
-            self._enlisted = True
-            self._hear = hear
-            self.lane.owner = self
-            self.lane.hearer = hearer
-            self._pump.add(self)
-            # Whoever waits for the socket would sleep on beside what the pump has
-            # read from it.
-            self._transport.stop_waiting()
+        if self._enlisted:
+            return
+        self._enlisted = True
+        if self._closed:
+            # The library may still have audio in hand, which is written as any other.
+            self._pump.fleet.add(self.lane)
+            return
+        self._hear = hear
+        self.lane.owner = self
+        self.lane.hearer = hearer
+        self._pump.add(self)
+        # Whoever waits for the socket would sleep on beside what the pump has read
+        # from it.
+        self._transport.stop_waiting()
 
     def wake(self) -> None:
         """Has a short message dealt with, or wakes the reader, when there is news.

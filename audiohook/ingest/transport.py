@@ -244,6 +244,9 @@ class TlsTransport:
         if self._closed:
             raise trio.ClosedResourceError
         async with self._sending:
+            if self._closed:
+                # Somebody closed it meanwhile, and its number may be another's.
+                raise trio.ClosedResourceError
             try:
                 self._tls.write(data)
             except ssl.SSLError as error:

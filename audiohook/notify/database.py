@@ -86,15 +86,15 @@ class Database:
         self._folder = folder
         self._path = folder / FILE_NAME
         self._connection: sqlite3.Connection | None = None
+        # Of the file that was opened last.
+        self._inode = 0
         self._lock_fd = -1
         # How many more may wait, as was counted last.
         self._room = 0
 
     def close(self) -> None:
         """Close the connection, and give up the lock of the sender."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
@@ -306,12 +306,20 @@ class Database:
         return done.rowcount
 
     def set_aside(self) -> None:
-        """Put a damaged file aside, so that what comes now has a place."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Put a damaged file aside, so that what comes now has a place.
+
+        If another process has done so, what is there now is not damaged.
+        """
+        damaged = self._inode
+        self._disconnect()
         try:
-            sqlite_file.rename(self._folder, FILE_NAME, DAMAGED_NAME)
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                if sqlite_file.inode_of(self._path) == damaged:
+                    sqlite_file.rename(self._folder, FILE_NAME, DAMAGED_NAME)
+            finally:
+                os.close(folder)
         except OSError as exc:
             raise _refusal(exc) from exc
 
@@ -332,10 +340,22 @@ class Database:
         with self._guarded() as connection, sqlite_file.transaction(connection):
             yield connection
 
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _connected(self) -> sqlite3.Connection:
+        inode = sqlite_file.inode_of(self._path)
+        if inode != self._inode:
+            # Another process has set the file aside meanwhile, and nobody sends what
+            # is put into that any more.
+            self._disconnect()
         if self._connection is None:
+            # One that is damaged may not even be opened.
+            self._inode = inode
             # What is told counts as told once it is on disk.
-            connection, _ = sqlite_file.open_file(self._path, "FULL")
+            connection, self._inode = sqlite_file.open_file(self._path, "FULL")
             try:
                 _make_tables(connection)
             except BaseException:

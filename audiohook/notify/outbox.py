@@ -56,7 +56,7 @@ class _Order:
     Attributes:
         letter: A notification, or
         settlement: what has come of one.
-        done: Set once it is on disk.
+        done: Set once it is on disk, or was forgotten.
     """
 
     letter: Letter | None
@@ -173,12 +173,11 @@ class Outbox:
             OutboxError: It could not be done; ask again.
         """
         conversation = plain_id(conversation)
-        self._orders = [
-            each
-            for each in self._orders
-            if each.letter is None or each.letter.conversation != conversation
-        ]
-        return await self.ask(lambda database: database.erase(conversation))
+        self._drop(conversation)
+        erased = await self.ask(lambda database: database.erase(conversation))
+        # What was being written, and was refused by the disk, waits here again.
+        self._drop(conversation)
+        return erased
 
     # What the sender does
 
@@ -284,6 +283,16 @@ class Outbox:
         self._orders.append(order)
         self._work.set()
         return order.done
+
+    def _drop(self, conversation: str) -> None:
+        """Forgets what is to be written of a conversation; nobody waits for it then."""
+        kept = []
+        for order in self._orders:
+            if order.letter is not None and order.letter.conversation == conversation:
+                order.done.set()
+            else:
+                kept.append(order)
+        self._orders = kept
 
     async def _write_group(self) -> None:
         """Writes all that was asked for; what the disk refuses waits for its turn."""

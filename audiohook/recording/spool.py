@@ -10,6 +10,7 @@ the disk, or removed: one creates calls and writes lines, one syncs, one removes
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import math
@@ -58,6 +59,9 @@ _FRESH: Final = 1.0
 # kernel would let half a minute of it pile up, and many calls that end together
 # would have to wait for all of that.
 _SYNC_INTERVAL: Final = 5.0
+# How long whoever does not wait for a call any more is kept for its removal, which goes
+# on without him; his peer waits for an answer.
+_TAKE_BACK_PATIENCE: Final = 0.3
 # How long the last lines may take when the spool stops.
 _STOP_PATIENCE: Final = 10.0
 # Other work in threads at a time: removals, and looks for leftovers.
@@ -256,6 +260,9 @@ class Spool:
             await creation.wait()
         except trio.Cancelled:
             creation.abandoned = True
+            if creation.call is not None:
+                # It was made in the very turn in which this task was cancelled.
+                await self._take_back(creation.call)
             raise
         assert creation.call is not None
         return creation.call
@@ -430,6 +437,13 @@ class Spool:
         self._removals.append(removal)
         self._removal_work.set()
         await removal.wait()
+
+    async def _take_back(self, call: SpooledCall) -> None:
+        """Leave nothing of a call of which nobody comes to know any more."""
+        with trio.move_on_after(_TAKE_BACK_PATIENCE, shield=True):
+            with contextlib.suppress(SpoolError):
+                await self.remove(call)
+        call.release()
 
     async def _commit(
         self, call: SpooledCall, facts: Collection[Fact], fit_bytes: int | None

@@ -15,7 +15,7 @@ from audiohook.ingest.pump import Pump
 from audiohook.ingest.stream import DivertedStream
 from audiohook.ingest.transport import PlainTransport, TlsTransport
 from tests.ingest.sockets import connection
-from tests.reference_frames import BINARY, TEXT, frame
+from tests.reference_frames import BINARY, CLOSE, TEXT, frame
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -137,6 +137,31 @@ async def test_closing_wakes_the_reader(opened: Opened, authority: trustme.CA) -
             await stream.send_all(b"x")
 
 
+async def test_what_waits_to_be_sent_does_not_reach_who_gets_the_number(
+    authority: trustme.CA,
+) -> None:
+    """Between its turn and its sending somebody may close the connection."""
+    async with encrypted(authority) as (_, stream, _), trio.open_nursery() as nursery:
+        transport = stream.transport
+        assert isinstance(transport, TlsTransport)
+
+        async def send() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"late")
+
+        number = transport._fd
+        async with transport._sending:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked()
+            await stream.aclose()
+            other = os.memfd_create("other")
+            os.dup2(other, number)
+        await trio.testing.wait_all_tasks_blocked()
+        assert os.fstat(other).st_size == 0
+        for each in {other, number}:
+            os.close(each)
+
+
 @both
 async def test_audio_that_came_before_closing_is_read(
     opened: Opened, authority: trustme.CA
@@ -148,6 +173,29 @@ async def test_audio_that_came_before_closing_is_read(
         await stream.transport.wait_readable()
         await stream.aclose()
         assert stream.lane.audio_bytes == 3
+
+
+async def test_audio_the_slow_way_is_written_if_the_connection_ends_while_opening(
+    authority: trustme.CA,
+) -> None:
+    audio = os.memfd_create("audio")
+    async with plain(authority) as (client, stream, pump):
+        stream.lane.start_frames(0)
+        early = frame(BINARY, b"early") + frame(CLOSE, b"")
+        await client.send_all(early)
+        assert await stream.receive_some() == early
+        await stream.aclose()
+        # The call's turn: it has made a place for the audio meanwhile.
+        stream.lane.keep(1, audio)
+        stream.enlist(lambda _: False)
+        stream.lane.append(b"early")
+        with trio.fail_after(5):
+            await pump.flush(stream.lane)
+        assert os.pread(audio, 10, 0) == b"early"
+        pump.release(stream.lane)
+        assert pump.statistics().lanes == 0
+        assert pump.statistics().buffered_bytes == 0
+    os.close(audio)
 
 
 async def test_reset_breaks_the_reader(authority: trustme.CA) -> None:

@@ -28,6 +28,7 @@ from audiohook.recording.journal import (
     utc_text,
 )
 from audiohook.recording.record import replay
+from tests.children import child
 from tests.recording.factory import (
     entries,
     is_locked,
@@ -487,7 +488,7 @@ trio.run(main)
 
 def kill_a_process_with_spares(folder: Path) -> set[str]:
     command = [sys.executable, "-c", KILLED, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with child(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         names = set(process.stdout.readline().split())
         assert all(map(is_locked, (folder / name for name in entries(folder))))

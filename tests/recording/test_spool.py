@@ -235,6 +235,29 @@ async def test_cancelled_create_leaves_nothing(
         assert spool.statistics().calls == 0
 
 
+async def test_create_cancelled_in_the_turn_in_which_it_is_done_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as spool:
+        scope = trio.CancelScope()
+        settle = spool._settle_group
+
+        def settle_late(group: Group) -> None:
+            # Whoever waits is cancelled, and has not run since.
+            scope.cancel()
+            settle(group)
+
+        monkeypatch.setattr(spool, "_settle_group", settle_late)
+        with scope:
+            await spool.create(make_opened())
+        assert scope.cancelled_caught
+        assert spool.statistics().calls == 0
+        monkeypatch.undo()
+        await spool.flush()
+        assert entries(tmp_path) == set()
+        assert await spool.adopt() == []
+
+
 async def test_spool_stopped_while_creating_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ from audiohook.recording.journal import (
     encode,
 )
 from audiohook.recording.record import replay
+from tests.children import child
 from tests.recording.factory import (
     GAP,
     entries,
@@ -82,7 +83,7 @@ trio.run(main)
 
 def kill_a_process_with_a_call(folder: Path) -> str:
     command = [sys.executable, "-c", KILLED_PROCESS, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with child(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
         assert is_locked(folder / name)

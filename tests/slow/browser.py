@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 import trio
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
+from audiohook.control import Asker
 from audiohook.simulator.assemblyai import DEFAULT_KEY, Pace, StandIn
 from audiohook.simulator.client import place_call
 from audiohook.simulator.options import CallOptions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page, Playwright
 
+    from audiohook.call import Call
     from audiohook.service import Service
     from audiohook.simulator.report import CallReport
 
@@ -37,6 +39,10 @@ Theme = Literal["light", "dark"]
 PATIENCE = 20.0
 # A job of the stand-in, and how often it is looked for at first.
 _JOB_SECONDS = 0.05
+# Of a call whose test does not come to its end.
+_LONGEST_CALL = 120.0
+# Two channels of 8,000 samples.
+_BYTES_A_SECOND = 16_000
 _PHONE = {"width": 320, "height": 640}
 _DESK = {"width": 1280, "height": 800}
 
@@ -124,8 +130,8 @@ class Stage:
         return chosen
 
     def begin(self, **options: Any) -> CallOptions:  # noqa: ANN401
-        """Begins a call in real time, which goes on by itself."""
-        chosen = self.options(**options)
+        """Begins a call in real time, which goes on until it is ended."""
+        chosen = self.options(**{"duration": _LONGEST_CALL, **options})
 
         def begin() -> None:
             assert self._nursery is not None
@@ -133,6 +139,33 @@ class Stage:
 
         trio.from_thread.run_sync(begin, trio_token=self._token)
         return chosen
+
+    def end(self, call: CallOptions, *, after: float = 0.0) -> None:
+        """Ends a call that was begun.
+
+        Args:
+            call: Which; it is live.
+            after: So many seconds of it have to be heard before.
+        """
+
+        def live() -> Call:
+            assert self.service is not None
+            (found,) = (
+                each
+                for each in self.service.desk.live_calls()
+                if each.session_id == call.session_id
+            )
+            return found
+
+        def is_heard() -> bool:
+            heard: int = live()._lane.audio_bytes
+            return heard >= _BYTES_A_SECOND * after
+
+        async def end() -> None:
+            await live().control.end(Asker("the test", None))
+
+        self.wait(lambda: trio.from_thread.run_sync(is_heard, trio_token=self._token))
+        trio.from_thread.run(end, trio_token=self._token)
 
     def wait(self, condition: Callable[[], bool]) -> None:
         """Waits until something is so."""
@@ -168,6 +201,7 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     if shutil.which("chromium") is None:
         pytest.skip("needs Debian's package chromium")
+    expect.set_options(timeout=PATIENCE * 1000)
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from tests.children import child
 from tests.test_cli import clean_environment, run
 
 if TYPE_CHECKING:
@@ -18,12 +19,11 @@ if TYPE_CHECKING:
 
 def test_serves_until_told_to_stop(tmp_path: Path) -> None:
     command = "stand-in --port 0 --key one --key two --seconds-a-job 0 --fail 1"
-    with subprocess.Popen(
+    with child(
         [sys.executable, "-m", "audiohook", *command.split()],
         cwd=tmp_path,
         env=clean_environment(),
         stdout=subprocess.PIPE,
-        text=True,
     ) as process:
         try:
             assert process.stdout is not None
