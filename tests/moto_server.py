@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_START_SECONDS = 30.0
+# A guard against hanging.
+_START_SECONDS = 120.0
 KEYS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 
 # At Amazon, a stack that is deployed by a change set, as the aws command does it, has the

@@ -27,6 +27,7 @@ from audiohook.transcription.parameters import Parameters
 from audiohook.transcription.steps import Steps, Terms
 from tests.simulator.assemblyai.tools import TALK, Site, make_wav
 from tests.storage.fake_s3 import FakeS3, away
+from tests.waiting import hold_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -136,6 +137,7 @@ def clock() -> MockClock:
 
 @pytest.fixture
 async def place(clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Place]:
+    hold_for_threads(clock)
     standin = StandIn(keys=(KEY,), pace=JobPace(processing=20.0))
     site = Site()
     await nursery.start(standin.serve)

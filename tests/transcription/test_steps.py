@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
-from trio.testing import MockClock
 
 from audiohook.errors import TranscriptError
 from audiohook.recording.transcripts import (
@@ -18,9 +17,12 @@ from audiohook.transcription.job import Habits, Job
 from audiohook.transcription.pace import Pace
 from audiohook.transcription.parameters import Parameters
 from audiohook.transcription.steps import Steps, Terms
+from tests.waiting import hold_for_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from trio.testing import MockClock
 
     from audiohook.transcription.steps import Account, Docket
 
@@ -69,15 +71,10 @@ class Shelf:
         return []
 
 
-@pytest.fixture
-def clock() -> MockClock:
-    # Threads make the texts, in less real time than that.
-    return MockClock(autojump_threshold=0.05)
-
-
 async def test_of_long_transcripts_one_is_in_memory_at_a_time(
-    clock: MockClock,
+    autojump_clock: MockClock,
 ) -> None:
+    hold_for_threads(autojump_clock)
     account = LongTranscripts()
     steps = Steps(cast("Account", account), Terms(Parameters()), Pace())
     habits = Habits(uploads=False, deletes=False, is_told=False, jitter=lambda: 0.5)
@@ -106,7 +103,9 @@ async def test_of_long_transcripts_one_is_in_memory_at_a_time(
     assert refused >= 1
 
 
-async def test_turn_is_given_back_after_a_failure(clock: MockClock) -> None:
+async def test_turn_is_given_back_after_a_failure(
+    autojump_clock: MockClock,
+) -> None:
     class Breaks(LongTranscripts):
         async def get(
             self,
