@@ -9,6 +9,8 @@ import pytest
 import structlog.testing
 from hypothesis import HealthCheck, settings
 
+from tests.ports import reserved_ports
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -38,6 +40,13 @@ def lines() -> Iterator[list[Any]]:
     """Lines of our log, as they are written: each a dict, with its ``event``."""
     with structlog.testing.capture_logs() as captured:
         yield cast("list[Any]", captured)
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that has to be known before anybody listens on it."""
+    with reserved_ports(1) as (found,):
+        yield found
 
 
 @pytest.hookimpl(wrapper=True)

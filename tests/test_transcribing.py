@@ -20,12 +20,11 @@ from audiohook.simulator.assemblyai import (
 )
 from tests.documents import shown
 from tests.house import House, house
-from tests.ports import reserved_ports
 from tests.printed import assert_alike, is_form_of, read_shown
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 KEY = "stand-in-key"
@@ -62,13 +61,6 @@ def haste(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def events(lines: list[Any]) -> Counter[str]:
     return Counter(line["event"] for line in lines)
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    """A port: the address has to be known before."""
-    with reserved_ports(1) as (found,):
-        yield found
 
 
 async def settle(it: House, seconds: float = 30) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,15 +66,8 @@ async def token(site: Site, name: str, *scopes: str) -> tuple[str, dict[str, Any
     return secret, json.loads(f"{{{entry}}}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 async def test_a_call_is_found_read_told_of_and_erased(
-    tmp_path: Path, nursery: trio.Nursery
+    tmp_path: Path, nursery: trio.Nursery, port: int
 ) -> None:
     standin = StandIn(keys=(STANDIN_KEY,), pace=Pace(processing=0.0))
     (tmp_path / "site").mkdir()
@@ -84,7 +76,6 @@ async def test_a_call_is_found_read_told_of_and_erased(
     eraser, further = await token(site, "officer", "erase")
     (tokens := tmp_path / "tokens.json").write_text(json.dumps(entry | further))
     tokens.chmod(0o600)
-    port = free_port()
     site.settings |= {
         "API_TOKENS_FILE": str(tokens),
         "ASSEMBLYAI_API_KEY": STANDIN_KEY,
