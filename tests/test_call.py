@@ -165,7 +165,7 @@ async def test_compression_that_is_offered_is_declined(tmp_path: Path) -> None:
         await peer.connect()
         key = b"X-API-KEY: " + peer.target.key + b"\r\n"
         await peer.send(peer.request(key + offer + b"\r\n"))
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             head = b""
             while b"\r\n\r\n" not in head:
                 head += await peer.stream.receive_some()
@@ -342,7 +342,7 @@ async def test_peer_that_sends_nothing_more_after_close_gets_closed(
         await peer.stream.send_eof()
         closed = await peer.hear()
         assert isinstance(closed, Closed)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await peer.hear_end()
         await it.settle()
         (recording,) = it.recordings()
@@ -439,7 +439,7 @@ async def test_sync_that_failed_once_is_not_believed_later(
         await peer.play(0.5)
         monkeypatch.setattr(os, "fdatasync", fail_once)
         await peer.say("close", parameters={"reason": "end"})
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await peer.hear_end()
         await wait_until(lambda: not it.spooled())
         (recording,) = it.recordings()
@@ -502,7 +502,7 @@ async def test_peer_is_not_kept_for_ever_if_its_close_cannot_be_answered(
         await peer.open()
         await peer.play(0.5)
         await peer.say("close", parameters={"reason": "end"})
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await peer.hear_end()
         await it.settle()
         (recording,) = it.recordings()
@@ -566,7 +566,7 @@ async def test_call_that_a_hanging_disk_kept_from_being_sealed_is_stored_later(
             await peer.open()
             await peer.play(0.5)
             await peer.say("close", parameters={"reason": "end"})
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 await peer.hear_end()
             await wait_until(lambda: not it.service.statistics().live)
             assert it.recordings() == []

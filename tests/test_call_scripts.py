@@ -189,7 +189,7 @@ class Play:
         # Nothing may be on its way to us, or the kernel would reset the connection
         # and throw away what we have sent.
         await peer.stream.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while await peer.next_frame() is not None:
                 pass
         peer.drop()
@@ -198,7 +198,7 @@ class Play:
         """The next message that is no answer to a ping of the WebSocket."""
         peer = self.peer
         while True:
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 got = await peer.next_frame()
             assert got is not None
             if got[0] != PONG:

@@ -178,7 +178,7 @@ async def test_a_lock_is_said_and_what_it_keeps_is_hidden_until_it_ends(
         assert (await erase(eraser)).kept == standing.kept
         assert len(everything(client, bucket)) == 2
         # As if the hour were over.
-        until = datetime.now(UTC) + timedelta(seconds=1)
+        until = datetime.now(UTC) + timedelta(seconds=3)
         client.put_object_retention(
             Bucket=bucket,
             Key=locked,

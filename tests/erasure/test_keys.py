@@ -61,7 +61,7 @@ async def test_an_order_waits_until_all_buckets_are_known(
         assert found is not None
         return found
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while (await standing()).waits_for is None:
             await trio.lowlevel.checkpoint()
         found = await standing()

@@ -110,7 +110,7 @@ async def test_job_of_a_call_that_was_removed_as_the_round_began_is_looked_for(
 
     monkeypatch.setattr(local, "clear", clear_late)
     account, index = FakeAccount(), NoIndex()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         standing = await eraser_of(spool, ledger, account, index).pursue(reference)
     assert standing is not None
     assert standing.done
@@ -217,7 +217,7 @@ async def test_one_that_is_wanted_again_in_its_last_look_has_another(
         ledger.order(AGAIN)
         return clear(spool, wanted, note)
 
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         await eraser.pursue(reference)
         monkeypatch.setattr(local, "clear", clear_late)
         await eraser.pursue(reference)
@@ -232,7 +232,7 @@ async def test_call_that_turns_up_after_it_was_done_is_an_order_of_its_own(
 ) -> None:
     account, index = FakeAccount(), NoIndex()
     eraser = eraser_of(spool, ledger, account, index)
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         standing = await eraser.pursue(reference)
         assert standing is not None
         assert standing.done

@@ -70,7 +70,7 @@ def unmasked(opcode: int, payload: bytes) -> bytes:
 
 
 async def heard(client: trio.SocketStream, most_bytes: int = 65_536) -> bytes:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         return await client.receive_some(most_bytes)
 
 
@@ -126,7 +126,7 @@ async def test_what_came_with_the_request_is_heard_after_its_answer(split: int) 
     async with ends(data[: len(data) - split]) as (client, socket):
         await client.send_all(data[len(data) - split :])
         assert await heard(client) == unmasked(PONG, b"?")
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await socket.get_message() == "early"
 
 
@@ -135,7 +135,7 @@ async def test_close_that_came_with_the_request_is_answered() -> None:
         client,
         socket,
     ):
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             assert await socket.get_message() == "last"
             with pytest.raises(ConnectionClosed):
                 await socket.get_message()
@@ -167,7 +167,7 @@ async def test_rest_of_a_message_is_not_taken_for_one() -> None:
         await client.send_all(whole[: -len(inner)])
         await trio.testing.wait_all_tasks_blocked()
         await client.send_all(inner)
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             ended = None
             try:
                 message = await socket.get_message()

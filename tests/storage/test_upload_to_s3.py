@@ -139,7 +139,7 @@ async def test_long_call_is_in_the_bucket_but_for_its_ends_before_it_is_over(
 
 async def adopted(spool: Spool) -> SpooledCall:
     """Takes a call over; a thread may be at its journal, and hold the lock so long."""
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while True:
             if calls := await spool.adopt():
                 return calls[0]
