@@ -434,9 +434,8 @@ class Database:
     def _connected(self) -> sqlite3.Connection:
         # Another process may have set the file aside meanwhile.
         if self._connection is not None:
-            with contextlib.suppress(FileNotFoundError):
-                if self._path.stat().st_ino == self._inode:
-                    return self._connection
+            if sqlite_file.inode_of(self._path) == self._inode:
+                return self._connection
             self.close()
         # What a crash of the machine takes from the index the store still has.
         connection, self._inode = sqlite_file.open_file(self._path, "NORMAL")
